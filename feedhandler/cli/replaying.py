@@ -70,7 +70,7 @@ def add(commands: Commands) -> None:
         "--wait",
         type=seconds,
         metavar="S",
-        help="begin after so long (default: when clients have subscribed, and no more of them come)",
+        help="begin after so long (default: when clients have subscribed to each market, and no more come)",
     )
     parser.add_argument("--loop", action="store_true", help="begin again at the end, until it is stopped")
     parser.add_argument(

@@ -2,8 +2,8 @@
 
     runs of each exchange ─▶ events ─▶ Recording ─▶ SimServer ─▶ clients
 
-All exchanges share one time. It begins when somebody has subscribed to each of them and no more subscriptions come,
-or after a given while, and ends when all has been sent and read.
+All exchanges share one time. It begins when somebody has subscribed to each market that the recordings begin with,
+and no more subscriptions come, or after a given while, and ends when all has been sent and read.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from feedhandler.sim.simulated import SIMULATED
 
 LOOK_S: Final = 0.1
 CALM_S: Final = 2.0  # without a new subscription: feeds send a few commands a second
-OTHERS_S: Final = 10.0  # after the first subscription, for clients of the other exchanges
+OTHERS_S: Final = 10.0  # without one, for clients of markets that nobody has subscribed to
 LINGER_S: Final = 1.0  # at the end, for what clients still ask: books begin with answers
 READ_S: Final = 10.0  # and for them to read what was sent
 SHOWN_S: Final = 10.0  # between two lines of how far it is
@@ -144,7 +144,7 @@ def configuration(found: Found, port: int) -> str:
             *(["simulated = true          # and of no real exchange"] if content.is_simulated else []),
             f"symbols = {json.dumps(content.symbols, ensure_ascii=False)}",
             f"kinds = {json.dumps(content.kinds)}",
-            "backoff_max_s = 1.0       # so that all connections are there within the 2 s after which it begins",
+            "backoff_max_s = 1.0       # so that all connections come soon: it begins 2 s after the last",
             "max_attempts = 0          # the recording may begin later",
         ]
     return "\n".join(lines) + "\n"
@@ -267,7 +267,7 @@ async def serve(
 
 async def _play(served: Sequence[_Served], playback: Playback, timing: Timing, stop: asyncio.Event) -> None:
     if timing.wait_s is None:
-        await _subscribed([each.server for each in served], stop)
+        await _subscribed(served, stop)
     elif not stop.is_set():
         await _sleep(timing.wait_s, stop)
     first_ns = min((each.recording.first_ns for each in served if each.recording.first_ns), default=1)
@@ -286,19 +286,38 @@ async def _play(served: Sequence[_Served], playback: Playback, timing: Timing, s
         await _sleep(LOOK_S, stop)
 
 
-async def _subscribed(servers: Sequence[SimServer], stop: asyncio.Event) -> None:
-    """Wait until clients have subscribed, and no more of them come."""
-    log.info("begins when clients have subscribed")
-    counts = [0] * len(servers)
-    first_s = changed_s = 0.0
+async def _subscribed(served: Sequence[_Served], stop: asyncio.Event) -> None:
+    """Wait until clients have subscribed to each market, or no more of them come."""
+    log.info("begins when clients have subscribed to %s", ", ".join(_unsubscribed(served)) or "anything")
+    counts, most, told = [0] * len(served), 0, ""
+    changed_s = grown_s = 0.0
     while not stop.is_set():
         await _sleep(LOOK_S, stop)
         now_s = time.monotonic()
-        if (present := [server.topics for server in servers]) != counts:
-            counts, changed_s, first_s = present, now_s, first_s or now_s
-        is_calm = any(counts) and now_s - changed_s >= CALM_S
-        if is_calm and (all(counts) or now_s - first_s >= OTHERS_S):
+        if (present := [each.server.topics for each in served]) != counts:
+            counts, changed_s = present, now_s
+            if sum(counts) > most:
+                most, grown_s = sum(counts), now_s
+        if not any(counts) or now_s - changed_s < CALM_S:
+            continue
+        lacking = ", ".join(_unsubscribed(served))
+        if not lacking:
             return
+        if now_s - grown_s >= OTHERS_S:
+            log.warning("nobody has subscribed to %s: what is sent there nobody gets", lacking)
+            return
+        if lacking != told:
+            told = lacking
+            log.info("waits for subscriptions to %s, for %g s after the last one", lacking, OTHERS_S)
+
+
+def _unsubscribed(served: Sequence[_Served]) -> list[str]:
+    """Return the markets that nobody has subscribed to, in words."""
+    return [
+        f"{each.name} {market or EXCHANGES[each.name].main.name}"
+        for each in served
+        for market in each.recording.unsubscribed
+    ]
 
 
 async def _sleep(span_s: float, stop: asyncio.Event) -> None:

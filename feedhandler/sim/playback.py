@@ -210,6 +210,7 @@ class Recording:
         self._is_read = False
         self._topics: dict[str, _Topic] = {}
         self._streams: dict[str, DataStream] = {}
+        self._first: dict[str, set[str]] = {}  # by market: the topics that are ahead before time passes
         self._had: dict[str, Ids] = {}  # by symbol: what its newest subscriber has had of changes
         self._answers = RecordedAnswers()
         self.recorded: Counter[str] = Counter()
@@ -233,6 +234,11 @@ class Recording:
     def is_over(self) -> bool:
         return self._is_read and not self._ahead
 
+    @property
+    def unsubscribed(self) -> list[str]:
+        """The markets that it begins with, and nobody has subscribed to."""
+        return [market for market, topics in self._first.items() if topics.isdisjoint(self._streams)]
+
     # --- what is to come
 
     def _look_ahead(self) -> None:
@@ -247,8 +253,16 @@ class Recording:
                 self._answers.add(event.name, event.at_ns, event.data)
             else:
                 self._read_ns = max(self._read_ns, event.at_ns)
+                if not self._playback.begun_mono_ns:
+                    self._note_first(event)
                 ahead.append(event._replace(at_ns=self._read_ns))
                 self._ahead_size += len(event.data)
+
+    def _note_first(self, event: RecordedEvent) -> None:
+        if event.kind is EventKind.RECEIVED:
+            topic = self._reading.topic_of(event.data, event.market)
+            if topic:
+                self._first.setdefault(event.market, set()).add(topic)
 
     # --- a schedule
 

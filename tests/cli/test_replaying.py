@@ -262,6 +262,45 @@ def test_clients_get_the_frames_that_they_have_subscribed_to(tmp_path, capsys, s
     assert "  bookTicker: 0 of 19\n" in printed
 
 
+def bybit(topic, market="spot"):
+    async def subscribes(world):
+        await world.rest("bybit", "/v5/market/time")
+        return await world.frames("bybit", f"/v5/public/{market}", {"op": "subscribe", "args": [topic]})
+
+    return subscribes
+
+
+def two_markets(tmp_path):
+    """Return a recording of a trade of spot and one of the perpetual."""
+    lines = [capture_opened(BYBIT, "a"), capture_opened(BYBIT_LINEAR, "b")]
+    lines += [received({"topic": "publicTrade.BTCUSDT", "from": conn}, conn) for conn in "ab"]
+    return World(served.find([capture(tmp_path, *lines)], (), ""), served.Timing())
+
+
+def logged(caplog, text):
+    return any(text in record.getMessage() for record in caplog.records)
+
+
+def test_a_market_whose_subscribers_come_late_has_its_beginning(tmp_path, caplog):
+    caplog.set_level("INFO", served.__name__)
+
+    async def late(world):
+        while not logged(caplog, "waits for subscriptions to bybit linear, for"):
+            await asyncio.sleep(0.02)
+        return await bybit("publicTrade.BTCUSDT", "linear")(world)
+
+    (spot, _), (linear, _) = asyncio.run(two_markets(tmp_path).run(bybit("publicTrade.BTCUSDT"), late))
+    assert [json.loads(each)["from"] for each in (spot[-1], linear[-1])] == ["a", "b"]
+    assert not logged(caplog, "nobody has subscribed")
+
+
+def test_a_market_without_subscribers_is_named_and_waited_for_no_longer(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(served, "OTHERS_S", 0.5)
+    ((linear, _),) = asyncio.run(two_markets(tmp_path).run(bybit("publicTrade.BTCUSDT", "linear")))
+    assert json.loads(linear[-1])["from"] == "b"
+    assert logged(caplog, "nobody has subscribed to bybit spot:")
+
+
 def test_rest_is_answered_as_it_was(tmp_path):
     small(tmp_path)
 

@@ -99,6 +99,18 @@ def test_nothing_comes_before_it_begins(clock):
     assert play.begin().until(100) == [trade(1)]
 
 
+def test_a_market_is_unsubscribed_until_somebody_wants_something_of_it(clock):
+    linear = json.dumps({"e": "trade", "s": "BTCUSDT", "t": 1}).encode()
+    events = [received(0, trade(1)), received(1, linear, "b", "linear"), received(2, changes(1, 1))]
+    play = Play(clock, events)
+    assert play.recording.unsubscribed == ["", "linear"]
+    play.subscribe(CHANGES)
+    play.subscribe("ethusdt@trade")
+    assert play.recording.unsubscribed == ["linear"]
+    play.subscribe(f"linear:{TRADE}")
+    assert not play.recording.unsubscribed
+
+
 @pytest.mark.parametrize(("speed", "sent"), [(1, 1), (10, 11), (0, 20)])
 def test_speed_is_times_as_fast_or_as_fast_as_it_is_read(clock, speed, sent):
     events = [received(number, trade(number)) for number in range(20)]
