@@ -979,6 +979,15 @@ _SEQUENCE = re.compile(rb'"sequence"\s*:\s*"?(\d+)')
 _SEQUENCE_START = re.compile(rb'"sequenceStart"\s*:\s*"?(\d+)')
 _SEQUENCE_END = re.compile(rb'"sequenceEnd"\s*:\s*"?(\d+)')
 _LIVE = ("/api/v1/bullet-public", "/api/v1/timestamp", "/api/v1/status")
+_CONTRACTS = f"{kucoin_linear.PATH}/api/v1/contracts/"
+
+
+class _ListedContract(msgspec.Struct):
+    symbol: str
+
+
+class _ContractList(msgspec.Struct):
+    data: list[msgspec.Raw]
 
 
 class KucoinReading(TrafficReading):
@@ -1006,3 +1015,19 @@ class KucoinReading(TrafficReading):
 
     def base_id(self, body: bytes) -> int:
         return number_in(_SEQUENCE, body)
+
+    def list_with(self, request: HttpRequest) -> HttpRequest | None:
+        """A contract by itself is answered with its row of the list of all."""
+        if not request.path.startswith(_CONTRACTS):
+            return None
+        return HttpRequest(method="GET", path=f"{_CONTRACTS}active")
+
+    def row(self, request: HttpRequest, body: bytes) -> bytes | None:
+        symbol = request.path.removeprefix(_CONTRACTS)
+        try:
+            for row in msgspec.json.decode(body, type=_ContractList).data:
+                if msgspec.json.decode(row, type=_ListedContract).symbol == symbol:
+                    return ok(row).body
+        except ValueError:  # msgspec's is one: the list was refused
+            return None
+        return None

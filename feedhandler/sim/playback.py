@@ -23,6 +23,7 @@ LOOK_AHEAD_SIZE: Final = 64 << 20
 TICK_SIZE: Final = 256 << 10  # of one exchange, between two looks at what its clients have read
 IDLE_NS: Final = NS_PER_S // 20
 ANSWERS_MAX: Final = 64  # of one path and query, the newest
+ROW_LASTS_NS: Final = 180 * NS_PER_S  # of a list: open interest and the like are promised to be no older
 BEHIND_MAX: Final = 64  # frames of a topic by which one connection may be ahead of another
 # Parameters of requests for a part: who asks with one wants no answer that was given without, nor the other way.
 OF_A_PART: Final = frozenset({"symbol", "instId", "cursor"})
@@ -75,7 +76,7 @@ class Playback:
         return self.begun_mono_ns + int((at_ns - self._first_ns) / self.speed)
 
 
-class _Answer(NamedTuple):
+class RecordedAnswer(NamedTuple):
     at_ns: int
     query: dict[str, str]
     body: bytes
@@ -85,13 +86,13 @@ class RecordedAnswers:
     """What REST has answered, by path."""
 
     def __init__(self) -> None:
-        self._by_path: dict[str, dict[str, deque[_Answer]]] = {}
+        self._by_path: dict[str, dict[str, deque[RecordedAnswer]]] = {}
 
     def add(self, url: str, at_ns: int, body: bytes) -> None:
         parts = urlsplit(url)
         of_path = self._by_path.setdefault(_unversioned(parts.path), {})
         kept = of_path.setdefault(parts.query, deque(maxlen=ANSWERS_MAX))
-        kept.append(_Answer(at_ns, dict(parse_qsl(parts.query)), body))
+        kept.append(RecordedAnswer(at_ns, dict(parse_qsl(parts.query)), body))
 
     def bodies(self, wanted: Callable[[HttpRequest], bool]) -> Iterator[bytes]:
         """Yield the answers to requests that are wanted."""
@@ -100,7 +101,7 @@ class RecordedAnswers:
                 if wanted(HttpRequest(method="GET", path=path, query=list(kept[0].query.items()))):
                     yield from (answer.body for answer in kept)
 
-    def newest(self, request: HttpRequest, at_ns: int) -> bytes | None:
+    def newest(self, request: HttpRequest, at_ns: int) -> RecordedAnswer | None:
         """Return what was answered last at that time, or else first; None if nothing was."""
         query = dict(request.query)
         fitting = [
@@ -112,7 +113,7 @@ class RecordedAnswers:
             return None
         kept = max(fitting, key=lambda each: _likeness(each[0].query, query))
         before = [answer for answer in kept if answer.at_ns <= at_ns]
-        return (before[-1] if before else kept[0]).body
+        return before[-1] if before else kept[0]
 
 
 def _unversioned(path: str) -> str:
@@ -394,12 +395,24 @@ class Recording:
         if request.path in self._reading.live:
             return self._exchange.rest(request, now)
         book = self._reading.asked_book(request)
-        body = self._base(book) if book else self._answers.newest(request, self._position_ns)
-        body = body or self._reading.without_rows(request)
+        body = self._base(book) if book else self._answered(request)
+        body = body or self._row(request) or self._reading.without_rows(request)
         if body is None:
             self.unanswered[request.path] += 1
             return self._exchange.throttled(503, 1, now)
         return HttpAnswer(body=body)
+
+    def _answered(self, request: HttpRequest) -> bytes | None:
+        found = self._answers.newest(request, self._position_ns)
+        return None if found is None else found.body
+
+    def _row(self, request: HttpRequest) -> bytes | None:
+        """Return what a list said of what is asked for, if it is not of long ago: some of it is of a moment."""
+        asked = self._reading.list_with(request)
+        found = None if asked is None else self._answers.newest(asked, self._position_ns)
+        if found is None or self._position_ns - found.at_ns > ROW_LASTS_NS:
+            return None
+        return self._reading.row(request, found.body)
 
     def _base(self, symbol: str) -> bytes | None:
         """Return the book from which what the newest subscriber has had goes on: the newest, or else the next."""

@@ -83,6 +83,14 @@ class TrafficReading(abc.ABC):
         """Return an answer that lists nothing, where whoever recorded need not have asked; None: that is not so."""
         return None
 
+    def list_with(self, request: HttpRequest) -> HttpRequest | None:
+        """Return the request for a list in which there is what this one asks for; None: there is no such list."""
+        return None
+
+    def row(self, request: HttpRequest, body: bytes) -> bytes | None:
+        """Return the answer that such a list amounts to; None: that is not in it."""
+        return None
+
     def keeper(self, topic: str) -> KeptState | None:
         """Return what keeps a topic, where a subscription begins with the present state."""
         return None

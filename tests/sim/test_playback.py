@@ -285,6 +285,25 @@ def test_a_book_of_an_older_version_of_the_api_will_do(clock):
     assert Play(clock, lists, "kucoin").rest("/api/v2/symbols").status == 200
 
 
+def test_a_contract_by_itself_is_what_the_list_says_of_it_while_that_is_new(clock):
+    rows = [{"symbol": name, "openInterest": str(n)} for n, name in enumerate(("XBTUSDTM", "ETHUSDTM"))]
+    listed = answered(0, "/linear/api/v1/contracts/active", {"code": "200000", "data": rows})
+    single = answered(2, "/linear/api/v1/contracts/ETHUSDTM", {"code": "200000", "data": rows[0]})
+    frames = [received(at_s, changes(at_s, at_s)) for at_s in (1, 181, 182)]
+    play = Play(clock, [listed, *frames], "kucoin").begin()
+    assert json.loads(play.rest("/linear/api/v1/contracts/ETHUSDTM").body) == {
+        "code": "200000",
+        "data": rows[1],
+    }
+    assert play.rest("/linear/api/v1/contracts/SOLUSDTM").status == 503
+    play.until(179.5)
+    assert play.rest("/linear/api/v1/contracts/ETHUSDTM").status == 200
+    play.until(181)
+    assert play.rest("/linear/api/v1/contracts/ETHUSDTM").status == 503
+    play = Play(clock, [listed, single], "kucoin")
+    assert json.loads(play.rest("/linear/api/v1/contracts/ETHUSDTM").body)["data"] == rows[0]
+
+
 # What a subscription begins with.
 
 
