@@ -9,6 +9,7 @@ import pytest
 from feedhandler import examples
 from feedhandler.cli.main import main
 from feedhandler.data.errors import ConfigError
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.runtime import config
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -32,11 +33,17 @@ def test_a_written_configuration_is_valid_and_of_the_real_exchanges(tmp_path):
 
 
 def test_what_is_commented_out_is_valid_as_well():
-    text = re.sub(r"^# (\[\w+\]|\w+ = )", r"\1", examples.LIVE.read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^# (\[[\w.]+\]|\w+ = )", r"\1", examples.LIVE.read_text(), flags=re.MULTILINE)
     shown = tomllib.loads(text)
     assert {"run_dir", "merger", "gateway", "nats"} < set(shown)
     assert {"legs", "shards"} < set(shown["exchanges"]["binance"])
-    assert config.parse(text, "x").exchange("binance").shards == 4
+    settings = config.parse(text, "x")
+    assert settings.exchange("binance").shards == 4
+    assert set(settings.exchanges) == set(EXCHANGES)
+    for name, exchange in EXCHANGES.items():
+        offered = {kind for market in exchange.markets for kind in market.kinds}
+        assert set(settings.exchange(name).kinds) <= offered, name
+    assert {"BTC/USDT", "BTC/USDT:USDT"} < set(settings.exchange("okx").symbols)
 
 
 def test_a_file_that_is_there_is_not_overwritten(tmp_path):
