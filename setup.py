@@ -29,6 +29,7 @@ COMPILED: Final = (
     "feedhandler/feed/tap.py",
     "feedhandler/recordings/carriers.py",
     "feedhandler/recordings/packing.py",
+    "feedhandler/replay/merged.py",
     "feedhandler/replay/player.py",
     "feedhandler/transport/follower.py",
     "feedhandler/merger/step.py",

@@ -22,6 +22,7 @@ CLASSES = {
     "feedhandler.merger.step": ("Route", "Step", "Traffic"),
     "feedhandler.recordings.carriers": ("Carrier", "Met", "RecordedConnection"),
     "feedhandler.recordings.packing": ("Unpacked",),
+    "feedhandler.replay.merged": ("Merged", "PlacedBlocks", "block_of"),
     "feedhandler.replay.player": ("Player", "Published", "Unheard"),
     "feedhandler.transport.cells": ("BoardCells", "BoardSlot", "RingCells", "RingSlot"),
     "feedhandler.transport.follower": ("Follower", "Gatherer", "Loss"),

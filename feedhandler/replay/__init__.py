@@ -37,15 +37,7 @@ def messages(
     of them if none is named; conditions come with the kinds that they are about. exchange is whose traffic it is
     where a recording does not tell. Raises ConfigError for what is no recording or no kind.
     """
-    wanted, names, only = check_kinds(kinds), frozenset(check_symbols(symbols)), check_exchanges(exchanges)
-    check_exchanges([exchange] if exchange else [])
-    feeds: dict[tuple[str, str], list[Run]] = {}
-    for source in sources:
-        for run in find_runs(Path(source), only):
-            key = (str(source), run.feed)
-            feeds.setdefault(key, []).append(run)
-    streams = [PlayedFeed(tuple(runs), exchange, wanted, names, frozenset(only)) for runs in feeds.values()]
-    return played(streams)
+    return played(_streams(sources, kinds, symbols, exchanges, exchange), is_unpacked=False)
 
 
 def records(
@@ -56,8 +48,25 @@ def records(
     exchange: str = "",
 ) -> Iterator[wire.Record]:
     """Yield records as a `Subscriber` does; arguments and errors as for `messages`."""
-    found = messages(*sources, kinds=kinds, symbols=symbols, exchanges=exchanges, exchange=exchange)
-    return map(wire.unpack, found)
+    return played(_streams(sources, kinds, symbols, exchanges, exchange), is_unpacked=True)
+
+
+def _streams(
+    sources: Iterable[str | Path],
+    kinds: Iterable[str],
+    symbols: Iterable[str],
+    exchanges: Iterable[str],
+    exchange: str,
+) -> list[PlayedFeed]:
+    """Return what is to be read, a stream a feed."""
+    wanted, names, only = check_kinds(kinds), frozenset(check_symbols(symbols)), check_exchanges(exchanges)
+    check_exchanges([exchange] if exchange else [])
+    feeds: dict[tuple[str, str], list[Run]] = {}
+    for source in sources:
+        for run in find_runs(Path(source), only):
+            key = (str(source), run.feed)
+            feeds.setdefault(key, []).append(run)
+    return [PlayedFeed(tuple(runs), exchange, wanted, names, frozenset(only)) for runs in feeds.values()]
 
 
 def check_kinds(kinds: Iterable[str]) -> tuple[str, ...]:

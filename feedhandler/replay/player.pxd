@@ -6,7 +6,7 @@ from feedhandler.data.contracts cimport Fanout, Sink
 from feedhandler.recordings.carriers cimport Carrier, RecordedConnection
 
 cdef uint8_t _CONDITION
-cdef Py_ssize_t _KIND_OFFSET, _FLAGS_OFFSET, _RECV_NS_OFFSET, _TOPIC_SIZE
+cdef Py_ssize_t _KIND_OFFSET, _FLAGS_OFFSET, _TOPIC_SIZE
 cdef list _SIZES
 
 
@@ -39,7 +39,3 @@ cdef class Player:
     cdef _take_other(self, item)
     @cython.locals(topic=bytes, record=bytes)
     cdef _publish(self, list records)
-
-
-@cython.locals(record=bytes, records=list, times=list)
-cpdef timed(list found, int64_t newest_ns)

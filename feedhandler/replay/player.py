@@ -30,7 +30,7 @@ UNKNOWN_QUOTE: Final = "?"  # where neither a list nor the spelling tells
 
 # For what is compiled: what has a type in the .pxd is not to be had from Python.
 _CONDITION = int(wire.CONDITION)
-_KIND_OFFSET, _FLAGS_OFFSET, _RECV_NS_OFFSET = wire.KIND_OFFSET, wire.FLAGS_OFFSET, wire.RECV_NS_OFFSET
+_KIND_OFFSET, _FLAGS_OFFSET = wire.KIND_OFFSET, wire.FLAGS_OFFSET
 _TOPIC_SIZE = wire.TOPIC_SIZE
 _SIZES = wire.SIZES
 
@@ -251,19 +251,3 @@ def _spelled(exchange: str, native: str) -> Instrument:
             if found is not None:
                 return market.prefixed(found)
     return Instrument(native, native, UNKNOWN_QUOTE)
-
-
-def timed(found: list[bytes | RecordingGap], newest_ns: int) -> tuple[list[bytes], list[int], int]:
-    """Return records without the gaps among them, and when each was received: at that time, or later ones.
-
-    It never falls, as a place in an order has to be; what clocks that were set back say is none.
-    """
-    # hot: `make bench-micro`, replay
-    records: list[bytes] = []
-    times: list[int] = []
-    for each in found:
-        if isinstance(each, bytes):
-            newest_ns = max(newest_ns, raw.get_i64(each, _RECV_NS_OFFSET))
-            records.append(each)
-            times.append(newest_ns)
-    return records, times, newest_ns

@@ -1,8 +1,8 @@
 """The records of several feeds in the order of receipt, decoded on all cores.
 
-    runs of a feed ──▶ Player ──▶ chunks ──pipe──┐
-    runs of a feed ──▶ Player ──▶ chunks ──pipe──┼──▶ merged by time ──▶ records
-    runs of a feed ──▶ Player ──▶ chunks ────────┘
+    runs of a feed ──▶ Player ──▶ blocks ──pipe──┐
+    runs of a feed ──▶ Player ──▶ blocks ──pipe──┼──▶ Merged ──▶ records
+    runs of a feed ──▶ Player ──▶ blocks ────────┘
 
 Each feed is decoded in a process of its own, but what is done before one has started, and what no core is left for.
 A process ends with its pipe: when all has been sent, when nobody reads any more, and when who reads is killed.
@@ -13,24 +13,22 @@ import gc
 import os
 import subprocess
 import sys
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, compress
+from itertools import chain
 from multiprocessing.connection import Connection, Pipe
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from feedhandler.data import wire
 from feedhandler.data.errors import FeedError
 from feedhandler.recordings.runs import Run
-from feedhandler.replay.player import Player, timed
+from feedhandler.replay.merged import RecordBlock, Merged, block_of
+from feedhandler.replay.player import Player
 
-APART_SIZE: Final = 4 << 20  # bytes of a feed's files: decoded in 0.6 s, where a process starts in 0.2 s
+APART_SIZE: Final = 2 << 20  # bytes of a feed's files: decoded in 0.25 s, where a process starts in 0.2 s
 GARBAGE: Final = 100_000  # objects between two looks for cycles: a tenth of the time, and decoders make none
 SERVE: Final = "import sys; sys.path[:] = {!r}; from feedhandler.replay import streams; streams.serve({})"
-
-Chunk = tuple[list[bytes], list[int]]  # records, and the place of each in the order of all: it never falls
 
 
 class ReplayFailed(FeedError):
@@ -51,41 +49,18 @@ class PlayedFeed(msgspec.Struct, frozen=True):
         return sum(path.stat().st_size for run in self.runs for path in run.files)
 
 
-def played(streams: Sequence[PlayedFeed]) -> Iterator[bytes]:
-    """Yield the records of all streams in order. Raises what a decoder raises."""
+def played(streams: Sequence[PlayedFeed], is_unpacked: bool) -> Iterator[Any]:
+    """Yield the records of all streams in order, as objects or as bytes. Raises what a decoder raises."""
+    return chain.from_iterable(_merged(streams, is_unpacked))
+
+
+def _merged(streams: Sequence[PlayedFeed], is_unpacked: bool) -> Iterator[list[Any]]:
     cores = _cores()
     by_size = sorted((each for each in streams if each.size >= APART_SIZE), key=lambda each: -each.size)
     apart = by_size[:cores] if cores > 1 else []
     with contextlib.ExitStack() as stack:
-        chunks = [stack.enter_context(_Apart(each)) if each in apart else _chunks(each) for each in streams]
-        yield from chain.from_iterable(_merged(chunks))
-
-
-def _merged(streams: Sequence[Iterator[Chunk]]) -> Iterator[list[bytes]]:
-    """Yield the records of all streams in the order of their times; of one time, in that of the streams.
-
-    Each turn takes what no stream can have anything before, so that one chunk at least is used up, and sorts it:
-    of pieces that are in order, that costs little more than a look at each.
-    """
-    present = {index: chunk for index, each in enumerate(streams) if (chunk := next(each, None)) is not None}
-    while len(present) > 1:
-        bound_ns, bound = min((times[-1], index) for index, (_, times) in present.items())
-        records: list[bytes] = []
-        times: list[int] = []
-        for index, (own, own_times) in list(present.items()):
-            count = (bisect_right if index <= bound else bisect_left)(own_times, bound_ns)
-            records += own[:count]
-            times += own_times[:count]
-            if count < len(own):
-                present[index] = own[count:], own_times[count:]
-            elif (chunk := next(streams[index], None)) is not None:
-                present[index] = chunk
-            else:
-                del present[index]
-        yield [records[place] for place in sorted(range(len(times)), key=times.__getitem__)]
-    for index, (own, _) in present.items():
-        yield own
-        yield from (records for records, _ in streams[index])
+        blocks = [stack.enter_context(_Apart(each)) if each in apart else _blocks(each) for each in streams]
+        yield from Merged(blocks, is_unpacked)
 
 
 def _cores() -> int:
@@ -93,18 +68,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _chunks(stream: PlayedFeed) -> Iterator[Chunk]:
+def _blocks(stream: PlayedFeed) -> Iterator[RecordBlock]:
     """Yield the records of one feed."""
     newest_ns = 0
     is_wanted = _chooser(stream.symbols, stream.exchanges)
     for run in stream.runs:
         for part in Player(run, stream.exchange, stream.kinds).parts():
-            records, times, newest_ns = timed(part, newest_ns)
-            if is_wanted is not None:
-                wanted = [is_wanted(record) for record in records]
-                records, times = list(compress(records, wanted)), list(compress(times, wanted))
-            if records:
-                yield records, times
+            block, newest_ns = block_of(part, newest_ns, is_wanted)
+            if block is not None:
+                yield block
 
 
 def _chooser(symbols: frozenset[str], exchanges: frozenset[str]) -> Callable[[bytes], bool] | None:
@@ -124,12 +96,12 @@ def _chooser(symbols: frozenset[str], exchanges: frozenset[str]) -> Callable[[by
 
 
 class _Apart:
-    """The chunks of a stream that a process of its own decodes."""
+    """The blocks of a stream that a process of its own decodes."""
 
     def __init__(self, stream: PlayedFeed) -> None:
         self._stream = stream
 
-    def __enter__(self) -> Iterator[Chunk]:
+    def __enter__(self) -> Iterator[RecordBlock]:
         self._pipe, there = Pipe()
         with there:
             # A program of its own: what `multiprocessing` starts would run the caller's main module once more. It
@@ -148,7 +120,7 @@ class _Apart:
         self._process.terminate()
         self._process.wait()
 
-    def _received(self) -> Iterator[Chunk]:
+    def _received(self) -> Iterator[RecordBlock]:
         while True:
             try:
                 found = self._pipe.recv()
@@ -167,8 +139,8 @@ def serve(fd: int) -> None:
     with Connection(fd) as pipe, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stream = pipe.recv()
         try:
-            for chunk in _chunks(stream):
-                pipe.send(chunk)
+            for block in _blocks(stream):
+                pipe.send(block)
         except Exception as exc:
             if isinstance(exc, BrokenPipeError | ConnectionResetError):
                 raise

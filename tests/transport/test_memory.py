@@ -190,6 +190,9 @@ def make(twin, name, tmp_path):
         return carrier if name == "Carrier" else twin.Met(carrier, "trade", 0)
     if name == "Player":
         return twin.Player(Run("binance", "binance", "binance", ()))
+    if name in {"Merged", "PlacedBlocks"}:
+        block, _ = twin.block_of([RECORD, RECORD], 0)
+        return twin.Merged([iter([block])], True) if name == "Merged" else twin.PlacedBlocks(iter([block]))
     if name == "Published":
         return twin.Published(0)
     if name == "Unheard":
