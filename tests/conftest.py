@@ -51,10 +51,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=place)
 
 
-def pytest_collection_finish():
-    """What is loaded by now stays: the garbage collector need not look at it in each of its rounds."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is collected stays, with all that it loads: the garbage collector need not look at it in any round."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 FILES_SHOWN = 25

@@ -5,12 +5,14 @@ from typing import Any
 
 
 class Lazily:
-    """A module that is imported when something of it is looked up."""
+    """A module that is imported when something public of it is looked up; pytest looks up more of all it finds."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):
+            raise AttributeError(attribute)
         return getattr(importlib.import_module(self._name), attribute)
 
 
