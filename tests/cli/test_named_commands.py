@@ -5,8 +5,6 @@ import functools
 import re
 from pathlib import Path
 
-import pytest
-
 from feedhandler.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -31,24 +29,29 @@ def subcommands(parser):
     )
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
-def test_a_command_that_is_named_is_there(path):
-    text = path.read_text(encoding="utf-8")
+def named(pattern):
+    """Yield what files name, with the file."""
+    for path in FILES:
+        for found in pattern.findall(path.read_text(encoding="utf-8")):
+            yield str(path.relative_to(ROOT)), found
+
+
+def test_a_command_that_is_named_is_there():
     known = subcommands(PARSER)
-    for name, rest in COMMAND.findall(text):
-        assert name in known, f"feedhandler {name}"
-        parser = known[name]
+    missing = set()
+    for path, (name, rest) in named(COMMAND):
+        parser = known.get(name)
         if name in ("keys", "captures"):
-            parser = subcommands(parser)[rest.split()[0]]
-        for option in re.findall(r"(?<=\s)\[?(-{1,2}[a-z][a-z-]*)", rest):
-            assert option in parser._option_string_actions, f"feedhandler {name} {option}"
+            parser = subcommands(parser).get(rest.split()[0])
+        options = re.findall(r"(?<=\s)\[?(-{1,2}[a-z][a-z-]*)", rest)
+        if parser is None or not set(options) <= parser._option_string_actions.keys():
+            missing.add(f"{path}: feedhandler {name}{rest}")
+    assert not missing
 
 
-@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
-def test_a_target_that_is_named_is_there(path):
+def test_a_target_that_is_named_is_there():
     targets = re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    for name in TARGET.findall(path.read_text(encoding="utf-8")):
-        assert name in targets, f"make {name}"
+    assert not {f"{path}: make {name}" for path, name in named(TARGET) if name not in targets}
 
 
 def test_what_a_package_prints_names_no_target_of_a_checkout():
