@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from bench import host, page, perpetuals, plan, recording, terminal
-from bench.contenders import CONTENDERS, FLOOR, RECORDED, SILENT, cryptofeed_version
+from bench.contenders import AGAIN, CONTENDERS, FLOOR, RECORDED, SILENT, cryptofeed_version
 from bench.report import PathInfo, Report, save
 from bench.rig import BenchError
 from bench.targets import judge
@@ -62,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> int:
         settings=plan.described(chosen),
         paths={
             c.name: PathInfo(c.title, c.path, c.is_ours, skipped.get(c.name, ""), c.note)
-            for c in (*CONTENDERS, SILENT, RECORDED)
+            for c in (*CONTENDERS, SILENT, AGAIN, RECORDED)
         },
     )
     for section in wanted:

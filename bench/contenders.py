@@ -284,6 +284,14 @@ RECORDED = Contender(
     recorded,
     is_ours=True,
 )
+AGAIN = Contender(
+    "feedhandler-again",
+    "feedhandler, once more",
+    "feed → merger → Subscriber (the same processes a second time)",
+    subscribed("ticks"),
+    is_ours=True,
+    note="What it differs by from the first is what a figure of one run leaves open.",
+)
 SILENT = Contender(
     "feedhandler-silent",
     "feedhandler, and one that does not read",

@@ -15,6 +15,7 @@ import msgspec
 
 from bench import measure, traffic
 from bench.contenders import (
+    AGAIN,
     BATCHES,
     CONTENDERS,
     FLOOR,
@@ -276,14 +277,15 @@ def beside_silent(plan: Plan, progress: Progress) -> list[Run]:
 
 
 def beside_recorder(plan: Plan, progress: Progress) -> list[Run]:
-    """One feed that is recorded, and one that is not, in turns: each pair begins with the other one."""
+    """One feed that is recorded, and two that are not, in turns: each round begins with another one."""
     runs = []
-    with _rigs((OURS, RECORDED), progress) as rigs:
+    with _rigs((OURS, AGAIN, RECORDED), progress) as rigs:
         for rate in plan.recorder_rates:
             load = Load(rate, max(plan.seconds, plan.messages_with_targets / rate, 2.0))
             outcomes: dict[str, list[Outcome]] = {contender.name: [] for contender, _ in rigs}
             for number in range(plan.rounds_of_p99):
-                for contender, rig in rigs if number % 2 else rigs[::-1]:
+                first = number % len(rigs)
+                for contender, rig in rigs[first:] + rigs[:first]:
                     progress.step(f"{rate:,.0f}/s, {contender.name}")
                     outcomes[contender.name].append(_run(rig, load))
             runs += [

@@ -9,6 +9,7 @@ GATEWAY = "feedhandler-gateway"
 SILENT = "feedhandler-silent"
 ASKED = "feedhandler-asked"
 RECORDED = "feedhandler-recorded"
+AGAIN = "feedhandler-again"
 CALLBACK, BACKEND = "cryptofeed", "cryptofeed-zmq"
 MEMORY_MB_MAX = 80.0
 HELD_MS_MAX = 50.0
@@ -79,10 +80,11 @@ def _recorder(report: Report) -> list[Target]:
     """To be recorded costs a feed next to nothing; recorder and replay keep up."""
     targets = []
     for rate in (1_000.0, 10_000.0):
-        one, two = (report.run("recorder", path, rate) for path in (RECORDED, OURS))
+        one, two, again = (report.run("recorder", path, rate) for path in (RECORDED, OURS, AGAIN))
         for figure in ("feed", "p50", "p99"):
             name = f"{'CPU of a feed' if figure == 'feed' else figure} at {rate:,.0f}/s that is recorded"
-            targets.append(_of_kinds(f"{name}, against one that is not", RECORDED_MAX, figure, one, two))
+            target = _of_kinds(f"{name}, against one that is not", RECORDED_MAX, figure, one, two)
+            targets.append(_beside_noise(target, figure, one, two, again))
     it = report.recorded
     frames, records = f"≥ {FRAMES_MIN:,}, none lost", f"≥ {RECORDS_MIN:,}"
     if it is None:
@@ -124,6 +126,18 @@ def _of_kinds(name: str, maximum: float, figure: str, one: Run | None, two: Run 
         f"; not all right there: {two.faults}" if two.faults else ""
     )
     return _target(name, text, said, value <= maximum * beneath)
+
+
+def _beside_noise(target: Target, figure: str, one: Run | None, two: Run | None, again: Run | None) -> Target:
+    """Say by how much two of the same differ; what is missed by no more than that can be neither met nor missed."""
+    values = [run.figure(figure) if run is not None else None for run in (one, two, again)]
+    value, beneath, same = (each or 0.0 for each in values)
+    if target.is_met is None or not same:
+        return target
+    target.value += f"; two that are not, {same / beneath:.2f}x"
+    if not target.is_met and value / beneath <= max(same, beneath) / min(same, beneath):
+        target.is_met = None
+    return target
 
 
 def _books(memory: Memory) -> Target:

@@ -21,7 +21,7 @@ CLASSES = {
     "feedhandler.feed.tap": ("Tap", "TappedConnection"),
     "feedhandler.merger.step": ("Route", "Step", "Traffic"),
     "feedhandler.recordings.carriers": ("Carrier", "Met", "RecordedConnection"),
-    "feedhandler.recordings.packing": ("Unpacked",),
+    "feedhandler.recordings.packing": ("ConnectionFrames", "FrameCounts", "Unpacked"),
     "feedhandler.replay.merged": ("Merged", "PlacedBlocks", "block_of"),
     "feedhandler.replay.player": ("Player", "Published", "Unheard"),
     "feedhandler.transport.cells": ("BoardCells", "BoardSlot", "RingCells", "RingSlot"),

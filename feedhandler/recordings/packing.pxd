@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from feedhandler.data cimport raw
 
 cdef dict _WHATS
-cdef uint8_t _REPEATED
+cdef uint8_t _REPEATED, _RECEIVED, _SENT
 cdef Py_ssize_t _ITEM_SIZE, _WHAT_OFFSET, _CONNECTION_SIZE_OFFSET, _NAME_SIZE_OFFSET
 cdef Py_ssize_t _NUMBER_OFFSET, _WALL_NS_OFFSET, _MONO_NS_OFFSET
 
@@ -36,3 +36,23 @@ cpdef Py_ssize_t put_frame(
 
 @cython.locals(left=Py_ssize_t, size=Py_ssize_t, connection_size=Py_ssize_t, name_size=Py_ssize_t)
 cpdef Py_ssize_t size_at(data, Py_ssize_t position) except -1
+
+
+@cython.final
+cdef class ConnectionFrames:
+    cdef readonly uint64_t first_received, last_received, first_sent, last_sent
+
+
+@cython.final
+cdef class FrameCounts:
+    cdef readonly dict connections
+    cdef readonly int64_t received, sent, first_ns, last_ns
+
+    cpdef clear(self)
+    @cython.locals(
+        at=Py_ssize_t, size=Py_ssize_t, what=uint8_t, connection_size=Py_ssize_t, head_size=Py_ssize_t, wall_ns=int64_t,
+        number=uint64_t, frames=ConnectionFrames,
+    )
+    cpdef Py_ssize_t take(self, items, Py_ssize_t start, Py_ssize_t room) except -1
+    @cython.locals(frames=ConnectionFrames)
+    cdef ConnectionFrames _of(self, bytes connection)

@@ -19,7 +19,7 @@ from typing import BinaryIO, Final, NamedTuple
 import msgspec
 
 from feedhandler.data.errors import UNDECODABLE
-from feedhandler.recordings.packing import ITEM_SIZE, REPEATED, item_head, unpack
+from feedhandler.recordings.packing import REPEATED, FrameCounts, item_head, size_at, unpack
 from feedhandler.recordings.traffic import Item, What
 
 if sys.version_info >= (3, 14):
@@ -39,7 +39,9 @@ CRC_OFFSET: Final = HEAD_SIZE - CRC.size
 assert HEAD.size == HEAD_SIZE
 
 BLOCK_SIZE: Final = 256 << 10  # of items: zstd gains little from more, and a reader who seeks reads that much
-LEVEL: Final = 3  # of real frames, 6 saves a seventh for four times the time: docs/decisions-archive.md, 220
+LEVEL: Final = (
+    1  # of real frames, 3 saves nothing and 6 a tenth, for a third and four times more time: decision 293
+)
 ITEMS_SIZE_MAX: Final = 128 << 20  # of one block: larger numbers are none of ours
 SEARCH_SIZE: Final = 1 << 20  # that is read at once, behind damage
 FRAMES: Final = (What.SENT, What.RECEIVED)
@@ -117,8 +119,8 @@ class SegmentWriter:
         self._items = 0  # in the open block
         self._first_ns = self._last_ns = 0  # of the open block
         self._compressor = zstd.ZstdCompressor(level=LEVEL)
+        self._frames = FrameCounts()  # those of the open block that are not counted yet
         self.footer = Footer(begun_ns=begun_ns)
-        self.footer.connections = {}
         self.footer.index = []
         self.size = 0  # in the file
 
@@ -137,43 +139,51 @@ class SegmentWriter:
         position = 0
         try:
             while position < len(items):
-                head = item_head(items, position)
-                end = position + head[0]
-                if self._open and len(self._open) + head[0] > BLOCK_SIZE:
-                    self.flush()
+                end = self._frames.take(items, position, BLOCK_SIZE - len(self._open))
+                if end == position:  # of another sort, or there is no room
+                    size = size_at(items, position)
+                    if self._open and len(self._open) + size > BLOCK_SIZE:
+                        self.flush()
+                    end = self._frames.take(items, position, size)
+                    if end == position:
+                        end += size
+                        self._count(items[position:end])
                 self._open += items[position:end]
-                self._count(items, position, head)
                 position = end
         except OSError:
             self._open += items[position:]
             raise
+        finally:
+            self._count_frames()
 
-    def _count(
-        self, items: bytes | bytearray, position: int, head: tuple[int, int, int, int, int, int, int]
-    ) -> None:
-        _, what, connection_size, _, number, wall_ns, _ = head
+    def _count_frames(self) -> None:
+        """Add the frames that came since the last call to what is counted."""
+        frames, footer = self._frames, self.footer
+        if count := frames.received + frames.sent:
+            self._items += count
+            footer.items += count
+            footer.received += frames.received
+            footer.sent += frames.sent
+            self._note(frames.first_ns, frames.last_ns)
+            frames.clear()
+
+    def _note(self, first_ns: int, last_ns: int) -> None:
+        """Something in the open block is of this time."""
+        self._first_ns = min(self._first_ns, first_ns) if self._first_ns else first_ns
+        self._last_ns = max(self._last_ns, last_ns)
+
+    def _count(self, item: bytes | bytearray) -> None:
+        """Count what is no frame, or was one of another time."""
+        _, what, _, _, number, wall_ns, _ = item_head(item, 0)
         footer = self.footer
         self._items += 1
         footer.items += 1
         if self._on_rare is not None and what not in FRAMES:
-            self._on_rare(what, bytes(items[position : position + head[0]]))
+            self._on_rare(what, bytes(item))
         if what & REPEATED:
             return  # of another time, and counted where it was new
-        self._first_ns = min(self._first_ns, wall_ns) if self._first_ns else wall_ns
-        self._last_ns = max(self._last_ns, wall_ns)
-        if what == What.RECEIVED or what == What.SENT:
-            start = position + ITEM_SIZE
-            name = bytes(items[start : start + connection_size]).decode()
-            numbers = footer.connections.get(name)
-            if numbers is None:
-                numbers = footer.connections[name] = Numbers()
-            if what == What.RECEIVED:
-                footer.received += 1
-                numbers.received = (numbers.received[0] or number, number)
-            else:
-                footer.sent += 1
-                numbers.sent = (numbers.sent[0] or number, number)
-        elif what == What.ANSWERED:
+        self._note(wall_ns, wall_ns)
+        if what == What.ANSWERED:
             footer.answered += 1
         elif what == What.GAP:
             footer.gaps += 1
@@ -181,6 +191,7 @@ class SegmentWriter:
 
     def flush(self) -> None:
         """Write the open block, if there is anything in it."""
+        self._count_frames()
         if not self._items:
             return
         footer = self.footer
@@ -205,6 +216,12 @@ class SegmentWriter:
         self.flush()
         footer = self.footer
         footer.reason = reason
+        footer.connections = {
+            name.decode(errors="replace"): Numbers(
+                (each.first_received, each.last_received), (each.first_sent, each.last_sent)
+            )
+            for name, each in self._frames.connections.items()
+        }
         data = msgspec.json.encode(footer)
         self._write(FOOTER, data, 0, footer.blocks, footer.items + 1, footer.first_ns, footer.last_ns)
         return footer

@@ -23,7 +23,7 @@ import msgspec
 from feedhandler.data import wire
 from feedhandler.data.errors import FeedError
 from feedhandler.recordings.runs import Run
-from feedhandler.replay.merged import RecordBlock, Merged, block_of
+from feedhandler.replay.merged import Merged, RecordBlock, block_of
 from feedhandler.replay.player import Player
 
 APART_SIZE: Final = 2 << 20  # bytes of a feed's files: decoded in 0.25 s, where a process starts in 0.2 s

@@ -5,6 +5,7 @@ import io
 
 import msgspec
 import pytest
+import twins
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -46,6 +47,32 @@ def test_items_are_read_as_they_were_packed(items):
 def test_a_segment_is_read_as_it_was_written(groups):
     data = written(groups)
     assert read(data) == [item for group in groups for item in group]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("form", twins.FORMS)
+@given(items=st.lists(ITEMS), room=st.integers(0, 2000), torn=st.integers(0, 3))
+def test_frames_are_counted_up_to_what_is_none_or_does_not_fit(form, items, room, torn):
+    counts = twins.of(form).FrameCounts()
+    whole = b"".join(map(packing.pack, items))
+    data = whole[: max(0, len(whole) - torn)]
+    fit, end = [], 0
+    for item in items:
+        size = len(packing.pack(item))
+        if item.what not in segments.FRAMES or item.is_repeated or end + size > min(room, len(data)):
+            break
+        fit.append(item)
+        end += size
+    assert counts.take(b"???" + data, 3, room) == 3 + end
+    received, sent = ([item for item in fit if item.what is what] for what in (What.RECEIVED, What.SENT))
+    assert (counts.received, counts.sent) == (len(received), len(sent))
+    times = [item.wall_ns for item in fit if item.wall_ns]
+    assert (counts.first_ns, counts.last_ns) == (min(times, default=0), max(times, default=0))
+    for name, numbers in counts.connections.items():
+        own = [item.number for item in received if item.connection.encode() == name]
+        assert numbers.last_received == ([0, *own])[-1]
+        assert numbers.first_received == next((number for number in own if number), 0)
+    assert {name.decode() for name in counts.connections} == {item.connection for item in fit}
 
 
 @given(st.binary(max_size=200))

@@ -183,6 +183,8 @@ def make(twin, name, tmp_path):
         return tap if name == "Tap" else tap.connection("spot", end.send)
     if name == "Unpacked":
         return twin.Unpacked(pack(Item(What.RECEIVED, 1, 1, "spot.1", 1, data=b"{}")))
+    if name in {"ConnectionFrames", "FrameCounts"}:
+        return getattr(twin, name)()
     if name == "RecordedConnection":
         return twin.RecordedConnection("binance")
     if name in {"Carrier", "Met"}:
