@@ -59,7 +59,7 @@ def pair_of(symbol: str) -> str:
 def price_tick(stated: object) -> str:
     """Return the step between prices as plain decimal text, without trailing zeros; "" for what is none."""
     try:
-        return _plain(Decimal(stated if isinstance(stated, str) else "NaN"))
+        return _plain(Decimal(str(stated) if isinstance(stated, str | int | float) else "NaN"))
     except InvalidOperation:
         return ""
 

@@ -639,34 +639,40 @@ def spread(
 
 
 def decode_sparse(decode: Callable[[bytes], T], payload: bytes | bytearray | memoryview, refused: str) -> T:
-    """Decode a message once more, without the fields that are empty or null in it: what they state is unknown.
+    """Decode a message once more, in forms that mean the same to decoders which take texts for numbers.
 
-    For messages that were refused only, refused being the reason. Raises DecodeError with it, if there are no such
-    fields, or it is refused without them as well.
+    First with all numbers as texts, of the digits that came, so that it is no matter which of the two an exchange
+    sends; then also without the fields that are empty or null: what they state is unknown. For messages that were
+    refused only, refused being the reason. Raises DecodeError with it, if they are refused in every form.
     """
-    try:
-        message = msgspec.json.decode(payload)
-        sparse = _without_empty(message)
-        if sparse != message:
-            return decode(msgspec.json.encode(sparse))
-    except (*UNDECODABLE, OverflowError):  # the last: an integer beyond what can be encoded
-        pass
+    for has_empty in (True, False):
+        try:
+            return decode(msgspec.json.encode(_texts(decode_digits(payload), has_empty=has_empty)))
+        except (*UNDECODABLE, ValueError):  # the last: an integer of thousands of digits
+            continue
     raise DecodeError(refused)
 
 
-def _without_empty(value: Any) -> Any:
-    """Return a JSON value without members that are "" or null; in lists places have a meaning, and they stay."""
+decode_digits: Final = msgspec.json.Decoder(float_hook=str).decode
+
+
+def _texts(value: Any, *, has_empty: bool) -> Any:
+    """Return a JSON value with texts for its numbers; in lists places have a meaning, and what is empty stays."""
     if isinstance(value, dict):
-        return {name: _without_empty(each) for name, each in value.items() if each is not None and each != ""}
+        return {
+            name: _texts(each, has_empty=has_empty)
+            for name, each in value.items()
+            if has_empty or (each is not None and each != "")
+        }
     if isinstance(value, list):
-        return [_without_empty(each) for each in value]
-    return value
+        return [_texts(each, has_empty=has_empty) for each in value]
+    return str(value) if type(value) is int else value
 
 
 def decode_rest(decoder: msgspec.json.Decoder[T], body: bytes, what: str) -> T:
     """Decode a REST answer; what is empty or null in it is unknown, as of a market in which nothing was traded.
 
-    Raises DecodeError that names what was requested.
+    The decoder is one that takes texts for numbers. Raises DecodeError that names what was requested.
     """
     try:
         return decoder.decode(body)
@@ -694,7 +700,7 @@ def read_rows(
     for row in rows:
         count += 1
         try:
-            found.append(_read_row(read, row))
+            found.append(read_row(read, row))
         except DecodeError as exc:
             bad += 1
             if not reason:
@@ -707,7 +713,8 @@ def read_rows(
     )
 
 
-def _read_row(read: Callable[[msgspec.Raw], T], row: msgspec.Raw) -> T:
+def read_row(read: Callable[[msgspec.Raw], T], row: msgspec.Raw) -> T:
+    """Read a row of a list as `decode_sparse` does, if need be. Raises DecodeError."""
     try:
         return read(row)
     except (*UNDECODABLE, DecodeError) as exc:

@@ -459,7 +459,7 @@ class BinanceMarket(Market):
         super().__init__()
         self._decode_wrapped = msgspec.json.Decoder(_Wrapped).decode
         self._base = msgspec.json.Decoder(_Base, strict=False)
-        self._time = msgspec.json.Decoder(_Time)
+        self._time = msgspec.json.Decoder(_Time, strict=False)
         self._rest_quote = msgspec.json.Decoder(_BookTicker, strict=False)
         self._rows = msgspec.json.Decoder(list[msgspec.Raw])
         self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
@@ -627,8 +627,8 @@ class BinanceSpot(BinanceMarket):
         self._decode_changes = msgspec.json.Decoder(_CombinedChanges, strict=False).decode
         self._decode_raw_changes = msgspec.json.Decoder(_Changes, strict=False).decode
         self._decode_other = msgspec.json.Decoder(_Frame, strict=False).decode
-        self._info = msgspec.json.Decoder(_ExchangeInfo)
-        self._symbol = msgspec.json.Decoder(_Symbol)
+        self._info = msgspec.json.Decoder(_ExchangeInfo, strict=False)
+        self._symbol = msgspec.json.Decoder(_Symbol, strict=False)
         self._past_trade_row = msgspec.json.Decoder(_PastTrade, strict=False)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
@@ -990,8 +990,8 @@ class BinanceLinear(BinanceMarket):
         super().__init__()
         self._decode = msgspec.json.Decoder(_LinearFrame, strict=False).decode
         self._decode_name = msgspec.json.Decoder(_CombinedName).decode
-        self._info = msgspec.json.Decoder(_ExchangeInfo)
-        self._contract = msgspec.json.Decoder(_Contract)
+        self._info = msgspec.json.Decoder(_ExchangeInfo, strict=False)
+        self._contract = msgspec.json.Decoder(_Contract, strict=False)
         self._past_trade_row = msgspec.json.Decoder(_PastMerged, strict=False)
         self._open_interest = msgspec.json.Decoder(_OpenInterest, strict=False)
         self._funding_info = msgspec.json.Decoder(_FundingInfo, strict=False)

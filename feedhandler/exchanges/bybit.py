@@ -73,10 +73,12 @@ from feedhandler.exchanges.base import (
     Traded,
     UpdateId,
     chunks,
+    decode_digits,
     decode_rest,
     decode_sparse,
     is_same,
     parameters,
+    read_row,
     read_rows,
     requested,
     rest_quote,
@@ -367,13 +369,13 @@ class BybitMarket(Market):
         self._decode: Callable[[Any], _Frame] = msgspec.json.Decoder(self._frame_type, strict=False).decode
         self._execution_rows = msgspec.json.Decoder(_ExecutionRows)
         self._execution = msgspec.json.Decoder(_Execution, strict=False)
-        self._instruments = msgspec.json.Decoder(_Answer[_Instruments])
-        self._row = msgspec.json.Decoder(_Instrument)
+        self._instruments = msgspec.json.Decoder(_Answer[_Instruments], strict=False)
+        self._row = msgspec.json.Decoder(_Instrument, strict=False)
         self._time = msgspec.json.Decoder(_Answer[_Time], strict=False)
-        self._tickers = msgspec.json.Decoder(_Answer[_RestTickers])
-        self._all_tickers = msgspec.json.Decoder(_Answer[_BulkRows])
+        self._tickers = msgspec.json.Decoder(_Answer[_RestTickers], strict=False)
+        self._all_tickers = msgspec.json.Decoder(_Answer[_BulkRows], strict=False)
         self._past_trade_row = msgspec.json.Decoder(_PastTrade, strict=False)
-        self._bulk_row = msgspec.json.Decoder(_BulkRow)
+        self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
 
     def decode_instruments(self, body: bytes) -> Rows[Instrument]:
         answer = decode_rest(self._instruments, body, "bybit instruments-info")
@@ -632,7 +634,7 @@ class BybitMarket(Market):
     ) -> bool:
         """Take the trades that can be read of a message that was refused; False if it has none.
 
-        Raises DecodeError after the last of them.
+        Raises DecodeError after the last of them, if not all can be read.
         """
         try:
             frame = self._execution_rows.decode(payload)
@@ -642,15 +644,15 @@ class BybitMarket(Market):
             return False
         rows, indices = [], []
         for index, row in enumerate(frame.data):
-            try:
-                rows.append(self._execution.decode(row))
+            with contextlib.suppress(DecodeError):
+                rows.append(read_row(self._execution.decode, row))
                 indices.append(index)
-            except UNDECODABLE:
-                continue
         bad = len(frame.data) - len(rows)
-        with contextlib.suppress(DecodeError):  # of those that have no id either
+        with contextlib.suppress(DecodeError) if bad else contextlib.nullcontext():  # of those without an id
             self._executions(frame.topic, rows, indices, recv_ns, line, emit)
-        raise DecodeError(f"{refused}; {bad} of {len(frame.data)} rows cannot be read")
+        if bad:
+            raise DecodeError(f"{refused}; {bad} of {len(frame.data)} rows cannot be read")
+        return True
 
     def _executions(
         self,
@@ -917,7 +919,7 @@ class BybitLinear(BybitMarket):
             self._doubt(self.topic_of(bytes(payload)), line)
             raise
         if isinstance(frame.data, _LinearData) and frame.type == "delta":
-            for spelled, stated in msgspec.json.decode(payload)["data"].items():
+            for spelled, stated in decode_digits(payload)["data"].items():
                 if spelled in SPELLED and (stated is None or stated == ""):
                     setattr(frame.data, SPELLED[spelled], VOID)
         return frame

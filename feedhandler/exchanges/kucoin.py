@@ -423,7 +423,7 @@ class KuCoinMarket(Market):
         super().__init__()
         self._handshakes = 0
         self._token = msgspec.json.Decoder(_Answer[Token], strict=False)
-        self._time = msgspec.json.Decoder(_Answer[Milliseconds])
+        self._time = msgspec.json.Decoder(_Answer[Milliseconds], strict=False)
 
     def decode_time(self, body: bytes) -> int:
         return _data_of(self._time, body, "kucoin timestamp") * NS_PER_MS
@@ -527,11 +527,11 @@ class KuCoinSpot(KuCoinMarket):
         self._decode_depth = msgspec.json.Decoder(_DepthFrame, strict=False).decode
         self._decode_changes = msgspec.json.Decoder(_ChangesFrame, strict=False).decode
         self._base = msgspec.json.Decoder(_Answer[_Base], strict=False)
-        self._symbols = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
-        self._symbol = msgspec.json.Decoder(_Symbol)
+        self._symbols = msgspec.json.Decoder(_Answer[list[msgspec.Raw]], strict=False)
+        self._symbol = msgspec.json.Decoder(_Symbol, strict=False)
         self._rest_quote = msgspec.json.Decoder(_Answer[_Data], strict=False)
-        self._all_tickers = msgspec.json.Decoder(_Answer[_AllTickers])
-        self._histories = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
+        self._all_tickers = msgspec.json.Decoder(_Answer[_AllTickers], strict=False)
+        self._histories = msgspec.json.Decoder(_Answer[list[msgspec.Raw]], strict=False)
         self._past_trade_row = msgspec.json.Decoder(_PastTrade, strict=False)
         self._bulk_row = msgspec.json.Decoder(_BulkRow, strict=False)
 
@@ -857,8 +857,8 @@ class KuCoinLinear(KuCoinMarket):
     def __init__(self) -> None:
         super().__init__()
         self._decode = msgspec.json.Decoder(_LinearFrame, strict=False).decode
-        self._rows = msgspec.json.Decoder(_Answer[list[msgspec.Raw]])
-        self._contract_row = msgspec.json.Decoder(_Contract)
+        self._rows = msgspec.json.Decoder(_Answer[list[msgspec.Raw]], strict=False)
+        self._contract_row = msgspec.json.Decoder(_Contract, strict=False)
         self._bulk_row = msgspec.json.Decoder(_BulkContract, strict=False)
         self._polled = msgspec.json.Decoder(_Answer[list[msgspec.Raw] | _PolledRow], strict=False)
         self._polled_row = msgspec.json.Decoder(_PolledRow, strict=False)

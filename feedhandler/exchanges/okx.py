@@ -78,6 +78,7 @@ from feedhandler.exchanges.base import (
     decode_sparse,
     in_base_asset,
     parameters,
+    read_row,
     read_rows,
     requested,
     rest_quote,
@@ -392,8 +393,8 @@ class OkxMarket(Market):
         self._decode = msgspec.json.Decoder(_Frame, strict=False).decode
         self._decode_rows = msgspec.json.Decoder(_Rows).decode
         self._row = msgspec.json.Decoder(_Data, strict=False)
-        self._rows = msgspec.json.Decoder(_Answer[msgspec.Raw])
-        self._instrument_row = msgspec.json.Decoder(_Instrument)
+        self._rows = msgspec.json.Decoder(_Answer[msgspec.Raw], strict=False)
+        self._instrument_row = msgspec.json.Decoder(_Instrument, strict=False)
         self._ticker_row = msgspec.json.Decoder(_Ticker, strict=False)
         self._tickers = msgspec.json.Decoder(_Answer[_Ticker], strict=False)
         self._time = msgspec.json.Decoder(_Answer[_Clock], strict=False)
@@ -669,8 +670,8 @@ class OkxMarket(Market):
         rows = []
         for raw in frame.data:
             try:
-                rows.append(self._row.decode(raw))
-            except UNDECODABLE:
+                rows.append(read_row(self._row.decode, raw))
+            except DecodeError:
                 rows.append(NO_TRADE)
         self._trades(frame.arg.native, rows, recv_ns, line, emit)
         return True
@@ -982,8 +983,8 @@ class OkxLinear(OkxMarket):
         found, odd = [], ""  # rows are judged one by one: they are of many symbols
         for raw in frame.data:
             try:
-                data = self._liquidations_of_one(raw)
-            except UNDECODABLE as exc:
+                data = read_row(self._liquidations_of_one, raw)
+            except DecodeError as exc:
                 odd = odd or str(exc)
                 continue
             if self.contract_sizes and not self.is_known(data.native):
@@ -994,8 +995,8 @@ class OkxLinear(OkxMarket):
             size = self.contract_size(data.native)
             for index, row in enumerate(data.details):
                 try:
-                    each = self._liquidation_row(row)
-                except UNDECODABLE as exc:
+                    each = read_row(self._liquidation_row, row)
+                except DecodeError as exc:
                     odd = odd or f"{data.native}: {exc}"
                     continue
                 found.append((state, index, each, size))

@@ -113,9 +113,11 @@ def test_what_could_not_be_read_of_a_list_is_published_and_kept_with_it():
         ("10", "10", 0),
         ("0.25", "0.25", 2),
         ("1e-5", "0.00001", 5),
+        (1e-8, "0.00000001", 8),
+        (10, "10", 0),
         *(
             (odd, "", None)
-            for odd in ("", "0", "-0.1", "NaN", "inf", "1e-400", "9e99", "x", None, 0.1, ["1"])
+            for odd in ("", "0", "-0.1", "NaN", "inf", "1e-400", "9e99", "x", None, 0.0, ["1"])
         ),
     ],
 )

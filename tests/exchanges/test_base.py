@@ -1,6 +1,8 @@
 """What holds for every exchange, whatever bytes it is sent."""
 
+import json
 import math
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -166,8 +168,6 @@ def test_any_mutation_of_a_real_frame_is_handled_alike(exchange, data):
 @pytest.mark.many
 @pytest.mark.parametrize("exchange", MARKETS)
 def test_each_value_of_each_frame_replaced_by_nonsense_is_handled_alike(exchange):
-    import re
-
     for name in every_frame(exchange):
         frame = load(exchange, name)[:4000]
         for match in re.finditer(rb'(?<=[:\[,])("[^"]*"|-?[0-9.]+|null|true)(?=[,}\]])', frame):
@@ -182,6 +182,92 @@ def test_every_prefix_of_a_frame_is_handled_alike(exchange):
         frame = load(exchange, name)[:4000]
         for size in range(len(frame)):
             check(exchange, frame[:size])
+
+
+class Digits(float):
+    """A number that is written as it came."""
+
+    def __new__(cls, text: str):
+        self = super().__new__(cls, text)
+        self.text = text
+        return self
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def numbers_as_texts(value):
+    if isinstance(value, dict):
+        return {name: numbers_as_texts(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [numbers_as_texts(each) for each in value]
+    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def texts_as_numbers(value):
+    if isinstance(value, dict):
+        return {name: texts_as_numbers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [texts_as_numbers(each) for each in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"-?(0|[1-9]\d{0,18})(\.\d+)?", value)
+    return (Digits(value) if "." in value else int(value)) if is_number else value
+
+
+def with_what_is_new(value):
+    """Return it with fields that nobody knows, null and others, and its own in another order."""
+    if isinstance(value, dict):
+        own = {name: with_what_is_new(value[name]) for name in reversed(value)}
+        return {"isNew": {"a": [1, None]}} | own | {"zNew": None, "zList": [], "zNumber": 1e300}
+    return [with_what_is_new(each) for each in value] if isinstance(value, list) else value
+
+
+def said(exchange, payload):
+    """What comes of a message: its records, and the answer that it is."""
+    instance, records = make(exchange, NATIVES[exchange]), []
+    for kind in {"trade", "contract", "liquidation", "book"}.intersection(instance.kinds):
+        instance.add([NATIVES[exchange]], wire.SIMULATED, kind)
+    answer = instance.decode(payload, RECV_NS, instance.line, lambda state: records.append(state.record()))
+    return records, answer
+
+
+@pytest.mark.parametrize("other", [numbers_as_texts, texts_as_numbers, with_what_is_new])
+@pytest.mark.parametrize("exchange", MARKETS)
+def test_numbers_may_be_texts_and_texts_numbers_and_fields_may_be_new(exchange, other):
+    count = 0
+    for name in every_frame(exchange):
+        payload = load(exchange, name)
+        try:
+            expected = said(exchange, payload)
+            frame = json.loads(payload, parse_float=Digits)
+        except (DecodeError, ValueError):
+            continue
+        if not expected[0] and other is texts_as_numbers:
+            continue  # ids of requests are as we sent them
+        assert said(exchange, json.dumps(other(frame), ensure_ascii=False).encode()) == expected, name
+        count += 1
+    assert count > 3
+
+
+@pytest.mark.parametrize("other", [numbers_as_texts, texts_as_numbers, with_what_is_new])
+@pytest.mark.parametrize("exchange", MARKETS)
+def test_so_they_may_in_answers_over_rest(exchange, other):
+    market = MARKETS[exchange]
+    body = load(exchange, "lists/instruments_ticks")
+    answer = json.dumps(other(json.loads(body, parse_float=Digits))).encode()
+    assert market().decode_instruments(answer) == market().decode_instruments(body)
+    count = 0
+    for name in every_answer(exchange):
+        body = load(exchange, name)
+        for ask in (lambda made: made.decode_time, lambda made: made.decode_quote):
+            try:
+                expected = ask(make(exchange))(body)
+                frame = json.loads(body, parse_float=Digits)
+            except (DecodeError, ProtocolError, ValueError):
+                continue
+            answer = json.dumps(other(frame)).encode()
+            assert repr(ask(make(exchange))(answer)) == repr(expected), name
+            count += 1
+    assert count > 1
 
 
 @pytest.mark.parametrize("exchange", MARKETS)

@@ -125,6 +125,7 @@ TRADES = {
         ],
     ),
     "trades_other_key_order": ([row(1, "sell")],),
+    "trades_of_nulls": ([row(1, sequence=0, is_last=False), row(2, "sell", sequence=0, index=1)],),
     "trades_some_bad": ([row(1, is_last=False), row(4, index=3)], DecodeError),
     "trades_last_bad": ([row(1, is_last=False), row(2, index=1)], DecodeError),
     "trades_all_bad": ([], DecodeError),

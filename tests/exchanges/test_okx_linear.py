@@ -180,6 +180,7 @@ LIQUIDATIONS = {
         (97000.5, 10.0, "sell", T0 + 150 * MS, 0, False),
         (99000.0, 0.05, "buy", T0 + 240 * MS, 1, True),
     ],
+    "liquidation_of_nulls": [(97000.5, 10.0, "sell", T0 + 150 * MS, 0, True)],
     "liquidation_of_another": [],
     "liquidation_lacks_price": DecodeError,
     "liquidation_size_zero": DecodeError,
