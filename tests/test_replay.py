@@ -100,6 +100,13 @@ def test_a_symbol_without_a_list_is_what_its_spelling_says(tmp_path):
     assert symbols(capture_opened(KUCOIN), received(match(1))) == ["ETH/USDT"]
 
 
+def test_a_name_that_comes_again_is_another_connection(tmp_path):
+    path = tmp_path / "a.jsonl"
+    first, second = capture_opened(BINANCE) + received(trade(1)), capture_opened(KUCOIN) + received(match(1))
+    path.write_text(first + second)
+    assert [r.exchange for r in replay.records(path)] == ["binance", "kucoin"]
+
+
 def test_a_list_says_it_wherever_it_stands_in_a_capture(tmp_path):
     row = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "XBT", "quoteAsset": "USD"}
     answer = line(

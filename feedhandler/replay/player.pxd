@@ -22,20 +22,21 @@ cdef class Published(Fanout):
     cpdef send(self, bytes topic, message)
 
 
+@cython.final
 cdef class Player:
     cdef readonly object reader
     cdef object _run, _decoding, _merger
     cdef Sink _step
     cdef Published _published
     cdef int64_t _now_ns
-    cdef dict _listed, _received, _sent
+    cdef dict _listed, _connections, _received, _sent
     cdef set _topics
     cdef readonly int64_t items
     cdef readonly object elsewhere
     cdef readonly int64_t undecodable
 
     @cython.locals(wall_ns=int64_t, connection=RecordedConnection, carrier=Carrier, records=list)
-    cpdef take(self, item)
+    cdef _take(self, item)
     cdef _take_other(self, item)
     @cython.locals(topic=bytes, record=bytes)
     cdef _publish(self, list records)

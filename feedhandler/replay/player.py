@@ -20,6 +20,7 @@ from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.topics import symbol_in
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.merger.merge import Merger
+from feedhandler.recordings.carriers import RecordedConnection
 from feedhandler.recordings.decoding import Decoding
 from feedhandler.recordings.runs import Run, RunReader, begun_s
 from feedhandler.recordings.traffic import ANSWERED, CLOSED, GAP, HEADER, OPENED, RECEIVED, SENT, Item
@@ -92,6 +93,9 @@ class Player:
         self._now_ns = 0
         self._listed: dict[str, dict[str, Instrument]] = {name: {} for name in EXCHANGES}  # by native symbol
         self._topics: set[bytes] = set()  # native ones, that have a symbol
+        self._connections: dict[
+            str, RecordedConnection
+        ] = {}  # as they are until something else than frames comes
         self._received: dict[str, int] = {}  # number of each connection's last frame
         self._sent: dict[str, int] = {}
         self.items = 0
@@ -103,10 +107,10 @@ class Player:
 
     def parts(self) -> Iterator[list[bytes | RecordingGap]]:
         """Yield the same in lists of some hundred."""
-        take, published = self.take, self._published
+        published = self._published
         for part in self.reader.parts():
             for item in part:
-                take(item)
+                self._take(item)
                 if len(published.found) >= PART:
                     yield published.found
                     published.found = []
@@ -114,7 +118,7 @@ class Player:
             yield published.found
             published.found = []
 
-    def take(self, item: Item) -> None:
+    def _take(self, item: Item) -> None:
         """Take the next item; what comes of it is published."""
         # hot: `make bench-micro`, replay
         self.items += 1
@@ -129,7 +133,9 @@ class Player:
             self._look(item)
         else:
             self._received[name] = number  # nothing is missing
-        connection = self._decoding.connection_of(item)
+        connection = self._connections.get(name)
+        if connection is None:
+            connection = self._connections[name] = self._decoding.connection_of(item)
         carrier = connection.carrier
         if carrier is None:
             self.elsewhere[connection.where] += 1
@@ -141,6 +147,7 @@ class Player:
 
     def _take_other(self, item: Item) -> None:
         """Take an item that is no frame of an exchange's."""
+        self._connections.clear()
         self._look(item)
         self._publish(self._decoding.take(item).records)
 
