@@ -36,12 +36,8 @@ from feedhandler.transport.http import REST_SHARE, SPARE_SHARE
 
 EXCHANGE: Final = "bybit"  # that is put under load: it has all kinds, and each has a pace of its own
 MARKET: Final = "linear"
-BEGINNING: Final = (
-    TICKER.name,
-    DEPTH.name,
-    BOOK.name,
-    CONTRACT.name,
-)  # kinds that each symbol has data of at once
+# kinds that each symbol has data of at once
+BEGINNING: Final = (TICKER.name, DEPTH.name, BOOK.name, CONTRACT.name)
 ROLES: Final = ("feed", "merger", "relay", "subscriber")
 LISTED: Final = 3.2  # instruments a symbol: of those that are simulated, not all are such contracts
 BUSY_SYMBOLS: Final = 5_000  # all of ours are among them: of a real market few symbols rest for a minute

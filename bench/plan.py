@@ -302,9 +302,8 @@ def _size(symbols: int, subscribers: int, feeds: int) -> str:
 SCALING_RATE: Final = 20_000.0
 SUBSCRIBERS_RATE: Final = 1_000.0
 READING: Final = 9
-FILL: Final = Load(
-    5_000, 8.0
-)  # more than kernel and merger hold for one who does not read: then it is behind
+# more than kernel and merger hold for one who does not read: then it is behind
+FILL: Final = Load(5_000, 8.0)
 
 
 def whole_exchange(plan: Plan, progress: Progress) -> Run:

@@ -33,9 +33,8 @@ _REMOVED: Final = 4  # one change in so many removes its level
 _LEVELS: Final = statistics.NormalDist(1.417, 1.151)
 COUNTS: Final = [max(1, round(math.exp(_LEVELS.inv_cdf((n + 0.5) / 1009)))) for n in range(1009)]
 
-NO_BOOK: Final = struct.pack(
-    "<5d", *[math.nan] * 5
-)  # of a sink that keeps none, in place of id and best of it
+# of a sink that keeps none, in place of id and best of it
+NO_BOOK: Final = struct.pack("<5d", *[math.nan] * 5)
 
 Change = tuple[int, int]  # place of a level, from the best, and its size in thousandths; 0 removes it
 Changes = tuple[list[Change], list[Change]]  # bids, asks

@@ -43,9 +43,8 @@ class Hop:
         self.peer = None  # the merger that it is connected to
         self.joins_at = 0
         self.is_subscribed = False
-        self.queue = (
-            collections.deque()
-        )  # (due, message, records lost before it if it is a status, when, pid)
+        # (due, message, records lost before it if it is a status, when, pid)
+        self.queue = collections.deque()
         self.has_lost = False  # something, since it was asked
         self.lost = 0  # records, since the merger joined
         self.told = 0  # and of them those that a status has told the merger

@@ -182,9 +182,8 @@ def test_nats_is_loaded_by_the_bridge_alone_and_by_its_public_interface():
     }
     assert loading == {"bridge.connection", "bridge.jetstream"}
     through = {name for name in MODULES if used_by(name) & {*loading, "bridge.process"}}
-    assert {name for name in through if room(name) != "bridge"} == {
-        "cli.launch"
-    }  # where the bridge is started
+    # where the bridge is started
+    assert {name for name in through if room(name) != "bridge"} == {"cli.launch"}
     for name in (name for name in MODULES if room(name) == "bridge"):
         for node in nodes(MODULES[name]):
             if isinstance(node, ast.Attribute) and re.match("_(?!_)", node.attr):

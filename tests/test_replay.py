@@ -161,10 +161,8 @@ def test_gaps_are_told_in_their_place(tmp_path):
 
 def test_what_lacks_at_either_end_of_a_connection_is_a_gap_too(tmp_path):
     closed = Item(What.CLOSED, T0 + 9, 0, "spot.1", 5, "closed")
-    again = [
-        opened(connection="spot.2", is_again=True),
-        frame(7, T0 + 10, trade(7), "spot.2"),
-    ]  # begun before
+    # begun before
+    again = [opened(connection="spot.2", is_again=True), frame(7, T0 + 10, trade(7), "spot.2")]
     items = [frame(2, T0 + 1, trade(2)), frame(3, T0 + 2, trade(3)), closed, *again]
     put(tmp_path, "binance", T0, [plan("binance", T0), listed(), opened(), *items])
     gaps = [each for each in replay.Player(find_runs(tmp_path)[0]) if not isinstance(each, bytes)]

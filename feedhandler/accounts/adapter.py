@@ -20,9 +20,8 @@ from feedhandler.data.rest import RestAnswer, RestRequest
 from feedhandler.exchanges.base import Rows, read_rows
 
 ZERO: Final = Decimal(0)
-EXACT: Final = Context(
-    prec=250
-)  # the default one rounds to 28 digits; `amount` lets none through that need more
+# the default one rounds to 28 digits; `amount` lets none through that need more
+EXACT: Final = Context(prec=250)
 CREDENTIAL_SIZE_MAX: Final = 8192  # a PEM key of 4096 bits has some 3,300
 
 

@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 Array: TypeAlias = "np.ndarray[Any, np.dtype[np.void]]"
 Booleans: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
-DTYPE: Final[np.dtype[np.void]] = np.dtype(
-    cast(Any, numpy_dtype_fields(ticker.TICKER.layout))
-)  # every field of header and body, by name
+# every field of header and body, by name
+DTYPE: Final[np.dtype[np.void]] = np.dtype(cast(Any, numpy_dtype_fields(ticker.TICKER.layout)))
 EVERY_S: Final = 0.1
 TIMES: Final = ("exchange_ns", "recv_ns", "publish_ns")
 FLAGS: Final = {"is_snapshot": wire.SNAPSHOT, "is_stale": wire.STALE, "is_down": wire.DOWN}

@@ -48,9 +48,8 @@ class AsyncSubscriber(RecordSubscription):
         check_count(pending_max)
         self._pending_max = pending_max
         self._gate = Gate(self._after_read)
-        relay_gate = Gate(
-            self._after_read
-        )  # never shut: answers are few, and what waits for them is held back
+        # never shut: answers are few, and what waits for them is held back
+        relay_gate = Gate(self._after_read)
         self._gates = (self._gate, relay_gate)
         self._has_come = asyncio.Event()  # records, a stop, or the end
         self._timer: asyncio.TimerHandle | None = None

@@ -167,9 +167,8 @@ class FeedStatus(msgspec.Struct, kw_only=True):
     books_waiting: int = 0  # and those that wait for a base
     invalid: dict[str, int] = {}  # how many topics of a kind are INVALID, or wait for a base;
     invalid_topics: dict[str, int] = {}  # some of them, native, and since when: Unix ns, the longest first
-    left_out: dict[
-        str, str
-    ] = {}  # of kinds that are wanted: what the exchange leaves out on purpose, in words
+    # of kinds that are wanted: what the exchange leaves out on purpose, in words
+    left_out: dict[str, str] = {}
     # Counted since `resync` last rose, which is when the merger joined: it compares, and knows what was lost.
     resync: int = 0
     hop_records: int = 0

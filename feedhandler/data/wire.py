@@ -142,9 +142,8 @@ class Unknown(Record):
 # Records that take no number of their topic, and those of which nobody here knows whether they do.
 UNNUMBERED: Final = (Condition, Unknown)
 
-_TICKER_FIELDS: Final = (
-    len(Ticker.__struct_fields__) - 1
-)  # after the topic; a class that is more than its record has more
+# after the topic; a class that is more than its record has more
+_TICKER_FIELDS: Final = len(Ticker.__struct_fields__) - 1
 KIND_OF: Final[list[int]] = [next((kind for kind in Kind if kind == code), code) for code in range(256)]
 PACKINGS: Final = {kind.code: struct.Struct(kind.layout.format) for kind in BY_CODE.values()}
 

@@ -55,9 +55,8 @@ class Arbitration:
 
     def __init__(self, *, is_once: bool = False) -> None:
         self._is_once = is_once
-        self._gaps: tuple[
-            tuple[int, int], ...
-        ] = ()  # ids between which no update has come: other lines may have
+        # ids between which no update has come: other lines may have
+        self._gaps: tuple[tuple[int, int], ...] = ()
         self.update_id = self._epoch = self._first_ns = self._anew_ns = self._before_id = 0
         self._ids = [0, 0, 0, 0, 0, 0]  # by line, as long as LINES_MAX: compiled they are arrays
         self._epochs = [0, 0, 0, 0, 0, 0]

@@ -50,9 +50,8 @@ Count = TypeVar("Count", float, float | None)
 # Times whose nanoseconds fit the wire's i64, whatever the unit.
 MILLISECONDS_MAX: Final = (2**63 - 1) // 1_000_000
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=MILLISECONDS_MAX)]
-UpdateId = Annotated[
-    int, msgspec.Meta(ge=0, le=2**63 - 1)
-]  # what msgspec can bound; the wire has one bit more
+# what msgspec can bound; the wire has one bit more
+UpdateId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 T = TypeVar("T")
 Emit = Callable[[State], None]  # takes what a decoder has changed: its record leaves as it is then
@@ -189,9 +188,8 @@ class Market(abc.ABC):
     rest_url: ClassVar[str]
     instruments_request: ClassVar[RestRequest]
     time_request: ClassVar[RestRequest]
-    survey_requests: ClassVar[
-        tuple[RestRequest, ...]
-    ]  # for all symbols' tickers at once, in the order in which they are sent
+    # for all symbols' tickers at once, in the order in which they are sent
+    survey_requests: ClassVar[tuple[RestRequest, ...]]
     rest_limit: ClassVar[tuple[int, float]]  # weight permitted to one address, per seconds
     # Under what name the exchange counts that weight, and new connections: markets with the same share them. "" is
     # the exchange's own, for all that does not say otherwise.
@@ -241,14 +239,12 @@ class Market(abc.ABC):
     pong_timeout_s: ClassVar[float] = 10.0  # a ping, and no frame at all for so long: the connection is dead
     # Seconds within which a channel repeats itself even if nothing has changed; only what is promised.
     repeats_s: ClassVar[Mapping[Channel, float]] = {}
-    clocked: ClassVar[frozenset[Channel]] = (
-        frozenset()
-    )  # channels whose update id is the time of sending: it never rests
+    # channels whose update id is the time of sending: it never rests
+    clocked: ClassVar[frozenset[Channel]] = frozenset()
     # Channels about something else, such as a contract's index: they go on when the symbol itself is gone.
     foreign: ClassVar[frozenset[Channel]] = frozenset()
-    max_age_s: ClassVar[float] = (
-        24 * 3600.0
-    )  # of a connection; where none is documented, we choose when it ends
+    # of a connection; where none is documented, we choose when it ends
+    max_age_s: ClassVar[float] = 24 * 3600.0
 
     def __init__(self) -> None:
         self.tickers: dict[str, TickerState] = {}  # by native symbol

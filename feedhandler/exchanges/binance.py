@@ -125,10 +125,8 @@ Stated = Annotated[int, msgspec.Meta(gt=0, le=MILLISECONDS_MAX)]  # of perpetual
 
 
 TRADING: Final = "TRADING"
-SIDES: Final[dict[bool | None, Side]] = {
-    True: Side.SELL,
-    False: Side.BUY,
-}  # the taker's, by whether the buyer was the maker
+# the taker's, by whether the buyer was the maker
+SIDES: Final[dict[bool | None, Side]] = {True: Side.SELL, False: Side.BUY}
 ORDER_SIDES: Final = {"BUY": Side.BUY, "SELL": Side.SELL}
 
 

@@ -124,11 +124,8 @@ UNKNOWN: Final = (NAN, NAN)  # price and size of a side of which nothing is stat
 TRADING: Final = "Trading"  # status of an instrument
 PRE_LAUNCH: Final = "PreLaunch"
 CONTINUOUS: Final = "ContinuousTrading"  # the phase before its launch in which one trades
-STATUSES: Final = (
-    "",
-    PRE_LAUNCH,
-    "Delivering",
-)  # that instruments are requested by, "" = Trading; Closed are not
+# that instruments are requested by, "" = Trading; Closed are not
+STATUSES: Final = ("", PRE_LAUNCH, "Delivering")
 PERPETUAL: Final = "LinearPerpetual"  # the other contracts of that market are dated
 USDC_ENDING: Final = "PERP"  # of a symbol that is quoted in USDC
 PAGE_SIZE: Final = 1000  # instruments, at most

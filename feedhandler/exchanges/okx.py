@@ -127,10 +127,8 @@ OK: Final = "0"
 CLOSING: Final = "64008"  # a notice, a minute before the connection is closed
 TRANSIENT: Final = ("60014", "64007")  # too many requests; an error of theirs
 REFUSED: Final = re.compile(r"channel:\s*([\w-]+)[,\s]+instId:\s*([^\s,]+)")  # in the text of an error
-OPEN: Final = {
-    "live": "",
-    "post_only": "takes no orders that would trade at once",
-}  # and what is to be known of it
+# and what is to be known of it
+OPEN: Final = {"live": "", "post_only": "takes no orders that would trade at once"}
 
 
 CHANNEL_IN: Final = re.compile(rb'"channel"\s*:\s*"([^"\\]*)"')
@@ -254,9 +252,8 @@ class _ContractData(msgspec.Struct, gc=False):
     funding_rate: FundingRate = msgspec.field(name="fundingRate", default=NAN)
     next_funding_rate: FundingRate = msgspec.field(name="nextFundingRate", default=NAN)
     funding_time: Milliseconds = msgspec.field(name="fundingTime", default=0)  # the next one,
-    next_funding_time: Milliseconds = msgspec.field(
-        name="nextFundingTime", default=0
-    )  # and the one after that
+    # and the one after that
+    next_funding_time: Milliseconds = msgspec.field(name="nextFundingTime", default=0)
 
 
 class _ContractFrame(msgspec.Struct, gc=False):

@@ -54,9 +54,8 @@ VERDICT_NS: Final = 5 * NS_PER_S  # within which a new subscription, or REST, ca
 ASK_AGAIN_NS: Final = 2 * NS_PER_S  # REST that disagrees may be a moment ahead: it is requested twice
 ASKED_MAX: Final = 4  # requests for one quote that are under way, of one group; for more, a survey of all,
 QUESTIONS_MAX: Final = 20  # and if there were so many
-QUESTIONS_NS: Final = (
-    60 * NS_PER_S
-)  # in this time: a market that stands still makes suspects of all, one by one
+# in this time: a market that stands still makes suspects of all, one by one
+QUESTIONS_NS: Final = 60 * NS_PER_S
 # When a survey is made for channels whose usual silence is not known yet, and the wait for the next, which doubles.
 FIRST_SURVEY_NS: Final = REST_AGE_NS_MAX + 2 * LOOK_NS  # since the acknowledgement, as the looks see it
 SURVEYS_NS: Final = (10 * NS_PER_S, 600 * NS_PER_S)
@@ -107,9 +106,8 @@ class Pulse(msgspec.Struct, eq=False):
     usual_ns: int = 0  # the longest of its latest silences,
     gaps: int = 0  # and how many there were
     patience_ns: int = 0  # what REST has confirmed, until its next update
-    values: tuple[
-        float, ...
-    ] = ()  # what slower ones stated of its fields at the last look since it fell silent
+    # what slower ones stated of its fields at the last look since it fell silent
+    values: tuple[float, ...] = ()
     contradictions: int = 0  # how often that has changed since its last update
     is_asking: bool = False  # for its quote over REST,
     is_surveyed: bool = False  # or about all symbols,
@@ -626,9 +624,8 @@ class Freshness:
         self._enter(pulse, Stage.STALE)
         pulse.reason, pulse.tries, pulse.subscribes_at = reason, 0, 0
         pulse.is_proven, pulse.is_refuted = is_proven, False
-        pulse.asks_at = (
-            self._clock + VERDICT_NS
-        )  # REST may be back, and confirm it, or give a reason to renew
+        # REST may be back, and confirm it, or give a reason to renew
+        pulse.asks_at = self._clock + VERDICT_NS
         state = pulse.state
         if state.base_flags & wire.STALE:
             return

@@ -88,9 +88,8 @@ class Legs:
         self._channels = range(len(market.topics("", TICKER.name)))  # of each ticker
         self._canary = ""
         self._unseeded: set[str] = set()  # symbols whose tickers want their values from REST
-        self._surveyed: set[str] = (
-            set()
-        )  # all that were carried at the request; for others its answer may be too old,
+        # all that were carried at the request; for others its answer may be too old
+        self._surveyed: set[str] = set()
         # Channels of them that no live connection keeps current, though they are known: how often they had sent.
         self._lost: dict[tuple[str, int], tuple[int, int]] = {}
         self._stated: dict[str, bool] = {}  # those of them in the answer: whether it has only what is known

@@ -268,9 +268,8 @@ class MissedTrades:
         """Where numbers tell what is missing: request what follows, or what still is missing, or no more."""
         trades = missed.state.trades
         missing = trades.missing
-        has_more = is_full and (
-            bool(missing) or last >= trades.number
-        )  # else what follows has come by itself
+        # else what follows has come by itself
+        has_more = is_full and (bool(missing) or last >= trades.number)
         if has_more and last >= missed.next_number and missed.pages < PAGES_MAX:
             missed.next_number = last + 1
         elif missing:

@@ -126,9 +126,8 @@ class Session:
         self.goodbye = ""  # why the exchange will end this connection, once it has given notice
         self.decode_errors = 0
         self.kept_frames: collections.deque[KeptFrame] = collections.deque(maxlen=KEPT_FRAMES_MAX)
-        self.undecodable: dict[
-            str, Undecodable
-        ] = {}  # by kind, as `LineSubscriptions.on_undecodable` returns it
+        # by kind, as `LineSubscriptions.on_undecodable` returns it
+        self.undecodable: dict[str, Undecodable] = {}
         self.opened_mono_ns = 0
         self._next_id = 1
         self._reset(0)

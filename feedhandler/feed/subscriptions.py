@@ -101,9 +101,8 @@ class LineSubscriptions:
         self._in_flight: SubscriptionRequest | None = None
         self.path = self._market.paths[0]  # of the request that was sent last
         self._held: set[str] = set()  # what the exchange may be sending: asked for, and not taken back since
-        self._sent: collections.deque[int] = collections.deque(
-            maxlen=self._requests_max
-        )  # when requests were
+        # when requests were
+        self._sent: collections.deque[int] = collections.deque(maxlen=self._requests_max)
         self._renewing: dict[str, None] = {}  # topics that are to be renewed,
         self._renewed_until = 0  # and how far the permission for that is used up
         self._answer_due = 0
@@ -111,9 +110,8 @@ class LineSubscriptions:
         self._first_data_due: dict[str, int] = {}  # acknowledged topic → when its first data are due
         self._first_data_next = 0  # the earliest of these times; 0 = there is none
         self._asked_again: dict[str, int] = {}  # topic → how often
-        self._together: list[
-            tuple[int, tuple[str, ...]]
-        ] = []  # acknowledged requests: when to look, their topics
+        # acknowledged requests: when to look, their topics
+        self._together: list[tuple[int, tuple[str, ...]]] = []
         self._together_next = 0  # the earliest of these times; 0 = there is none
         # Topic → frames that could not be decoded since its last update: how many, when the last came, and why.
         self._unreadable: dict[str, tuple[int, int, str]] = {}

@@ -45,9 +45,8 @@ class Universe:
         slots: Slots | None = None,
         lacking: Mapping[str, str] = {},
     ) -> None:
-        self._markets = sorted(
-            markets, key=lambda market: market.prefix, reverse=True
-        )  # spot is what is left
+        # spot is what is left
+        self._markets = sorted(markets, key=lambda market: market.prefix, reverse=True)
         self._make_legs = make_legs
         self._base_flags = base_flags
         self._is_ours = is_ours
@@ -57,9 +56,8 @@ class Universe:
         self.wanted: Kinds = {}  # of our symbols
         self.is_waiting = False  # a newer instrument list may bring something that is wanted
         self.rejected: dict[str, dict[str, str]] = {}  # wanted, and not to be had: why, by symbol and kind
-        self.renamed: dict[
-            str, str
-        ] = {}  # wanted under a name that the exchange has changed since: the new one
+        # wanted under a name that the exchange has changed since: the new one
+        self.renamed: dict[str, str] = {}
         self._natives: dict[str, str] = {}  # by canonical symbol, as it was found
         self._canaries: dict[Market, str] = {}
 

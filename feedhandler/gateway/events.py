@@ -41,9 +41,8 @@ class EventLog:
         self.count = 0
         self._events: collections.deque[Event] = collections.deque(maxlen=EVENTS_MAX)
         self._statuses: dict[str, ExchangeStatus] = {}
-        self._counted: dict[
-            tuple[str, str], tuple[Event, int]
-        ] = {}  # the last of its exchange and kind; how many
+        # the last of its exchange and kind; how many
+        self._counted: dict[tuple[str, str], tuple[Event, int]] = {}
         self._were_live: set[str] = set()
         self._is_merger_heard = False
         self._session_ns = 0

@@ -153,9 +153,8 @@ class Recorder:
         try:
             why = await self._on_disk(lambda: self._lack_of_room(ROOM_AGAIN))
             if not why:
-                await self._on_disk(
-                    self._write_all
-                )  # what has waited; if it cannot be written, it goes on waiting
+                # what has waited; if it cannot be written, it goes on waiting
+                await self._on_disk(self._write_all)
         except OSError as exc:
             why = _words(exc)
             await self._on_disk(functools.partial(self._settle_all, why))

@@ -45,9 +45,8 @@ KINDS: Final = (TRADE.name, BOOK.name, TICKER.name)  # depth is neither numbered
 GAPS_MAX: Final = 1000  # that are listed; all are counted
 NOTED_MAX: Final = 10_000  # places where something was not recorded
 ENDING_NS: Final = 10 * NS_PER_S  # a feed that stops closes its connections within so long
-PARTED_NS: Final = (
-    60 * NS_PER_S
-)  # unsubscribed for so long: it was not wanted; else it was subscribed to anew
+# unsubscribed for so long: it was not wanted; else it was subscribed to anew
+PARTED_NS: Final = 60 * NS_PER_S
 
 COMPLETE: Final = "complete"
 MISSING: Final = "missing"

@@ -40,9 +40,8 @@ from feedhandler.runtime.settings import (
 from feedhandler.transport.private import IPC_PATH_SIZE_MAX
 
 HOST_SIZE_MAX: Final = 253  # RFC 1035, 2.3.4
-LABEL: Final = re.compile(
-    r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
-)  # of a name; underscores are usual inside of networks
+# of a name; underscores are usual inside of networks
+LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 WORD_SIZE_MAX: Final = 100  # of a word that may have been meant otherwise: the search costs its square
 KNOWN_QUOTES: Final = ("USDT", "USDC", "FDUSD", "USD", "EUR", "BTC", "ETH")  # for suggestions only
 

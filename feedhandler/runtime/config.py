@@ -42,10 +42,8 @@ from feedhandler.runtime.settings import (
 )
 
 CONFIG_ENV: Final = "FEEDHANDLER_CONFIG"
-DEFAULT_PATHS: Final = (
-    "conf/live.toml",
-    "feedhandler.toml",
-)  # of a checkout; of whoever has only the package
+# of a checkout; of whoever has only the package
+DEFAULT_PATHS: Final = ("conf/live.toml", "feedhandler.toml")
 
 
 TABLES: Final[dict[str, type[msgspec.Struct]]] = {

@@ -29,11 +29,8 @@ SECRETS: Final = (  # variables of the environment that are the gateway's alone
     API_TOKEN_ENV,
     *(f"{name.upper()}_{what}" for name in EXCHANGES for what in ("API_KEY", "API_SECRET", "PASSPHRASE")),
 )
-NATS_ENV: Final = (
-    "FEEDHANDLER_NATS_USER",
-    "FEEDHANDLER_NATS_PASSWORD",
-    "FEEDHANDLER_NATS_TOKEN",
-)  # the bridge's
+# the bridge's
+NATS_ENV: Final = ("FEEDHANDLER_NATS_USER", "FEEDHANDLER_NATS_PASSWORD", "FEEDHANDLER_NATS_TOKEN")
 
 
 Cpu = Annotated[int, msgspec.Meta(ge=0, lt=1024)]  # as the kernel numbers processors
@@ -80,9 +77,8 @@ class ExchangeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shards: int = 1  # feed processes over which the symbols are spread
     renew_window: str = ""  # of the day, UTC: `04:00-04:30`; "": connections are renewed for their age alone
     direct: tuple[str, ...] = ()  # where the feed publishes by itself; left out: in `run_dir`
-    raw: tuple[
-        str, ...
-    ] = ()  # where it offers what it receives as it is; left out: in `run_dir`, for the recorder
+    # where it offers what it receives as it is; left out: in `run_dir`, for the recorder
+    raw: tuple[str, ...] = ()
     elsewhere: bool = False  # its feeds run on another host: `run` and the supervisor start none here
     cpus: tuple[Cpu, ...] = ()  # processors for the feed; none: any
 

@@ -73,10 +73,8 @@ FUNDING_HOURS = (8, 8, 4, 1)  # by rank, in turn
 # A contract has so many coins, as a power of ten: the more the cheaper they are. By decimals of a lot of coins.
 _CONTRACT_EXPONENTS = {5: -2, 3: -1, 1: 1, 0: 2}
 INVERSE_VALUE = 100  # USD of a contract that is settled in its coin
-_STATES = {
-    "SOONER": "preopen",
-    "PROBED": "test",
-}  # by base, of what does not trade; all others are suspended then
+# by base, of what does not trade; all others are suspended then
+_STATES = {"SOONER": "preopen", "PROBED": "test"}
 _ODD = (
     Listing(base="1INCH", quote="USDT", price=0.187_4),
     Listing(base="NEXUSD", quote="USDT", price=1.0007),

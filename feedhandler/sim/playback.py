@@ -29,9 +29,8 @@ BEHIND_MAX: Final = 64  # frames of a topic by which one connection may be ahead
 OF_A_PART: Final = frozenset({"symbol", "instId", "cursor"})
 _VERSION: Final = re.compile(r"/v\d+/")
 NOTHING: Final = Ids(0, 0)
-LEVELS: Final = frozenset(
-    {"limit", "sz"}
-)  # where a recorded answer has other levels than are asked for, it is better than none
+# where a recorded answer has other levels than are asked for, it is better than none
+LEVELS: Final = frozenset({"limit", "sz"})
 
 
 class EventKind(Enum):
@@ -380,9 +379,8 @@ class Recording:
         found = self._topics[stream.topic]
         if found.channel in self._reading.changes:
             had = self._had.get(found.symbol, NOTHING)
-            self._had[found.symbol] = Ids(
-                0, had.last
-            )  # this subscriber has had none, and gets those that follow
+            # this subscriber has had none, and gets those that follow
+            self._had[found.symbol] = Ids(0, had.last)
         keeper = found.keepers.get(found.carrier) if found.carrier is not None else None
         shown = keeper.show() if keeper is not None else None
         return None if shown is None else self._reading.shown(stream.topic, shown, variant)

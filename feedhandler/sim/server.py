@@ -232,9 +232,8 @@ class SimServer:
         self._active = faults.Active()
         self._effects: Counter[str] = Counter()  # by fault
         self._connections: dict[int, ClientConnection] = {}
-        self._by_outbox: dict[
-            int, ClientConnection
-        ] = {}  # by id(outbox): outboxes live as long as their connection
+        # by id(outbox): outboxes live as long as their connection
+        self._by_outbox: dict[int, ClientConnection] = {}
         self._opened = 0
         self._slow = 0
         self._violation_count = 0

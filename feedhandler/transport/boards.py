@@ -28,9 +28,8 @@ from feedhandler.transport.memory import Memory, mapped
 
 log = logging.getLogger(__name__)
 
-DEPTH: Final = (
-    board_layout.DEPTH_MIN
-)  # of a board for readers of the newest: a deeper one would only cost caches
+# of a board for readers of the newest: a deeper one would only cost caches
+DEPTH: Final = board_layout.DEPTH_MIN
 GROUP_MAY_READ: Final = 0o640
 GROUP_MAY_LIST: Final = 0o750
 ALLOCATED_SIZE: Final = 1 << 18  # the file is given room on its disk so much at a time

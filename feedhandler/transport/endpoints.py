@@ -186,9 +186,8 @@ class Listener:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             if path is not None:
-                os.fchmod(
-                    sock.fileno(), private.FILE
-                )  # what bind makes of it: open to nobody else for no moment
+                # what bind makes of it: open to nobody else for no moment
+                os.fchmod(sock.fileno(), private.FILE)
             _bind_patiently(sock, address)
             if path is not None:
                 self._files[endpoint] = path, private.identity(path)

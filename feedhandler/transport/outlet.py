@@ -339,9 +339,8 @@ class Outlet(Fanout):
         self._subscribers.close()
         self._handshakes.close()
         self.flush()
-        deadline = (
-            time.monotonic() + wait_s
-        )  # for all together: those that read are served first, by the flush
+        # for all together: those that read are served first, by the flush
+        deadline = time.monotonic() + wait_s
         for peer in list(self._peers):
             if peer.pace is not None:
                 self._set_pace(peer, None)  # what it was due is the last that it hears

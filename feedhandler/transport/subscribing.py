@@ -285,15 +285,13 @@ class Subscribers:
         self._costs: dict[SubscriberPeer, int] = {}  # of what each has
         self._wasted = Budget(WASTED_PER_S, now_s(), WASTED_BURST_S)
         self._joining: set[SubscriberPeer] = set()  # in portions; those that wait for room do not count
-        self._joiners: deque[SubscriberPeer] = (
-            deque()
-        )  # with wide subscriptions, which wait for others to have joined
+        # with wide subscriptions, which wait for others to have joined
+        self._joiners: deque[SubscriberPeer] = deque()
         self._requests: dict[SubscriberPeer, bytes] = {}  # of those who wait, the one that is read already
         self._waiting: deque[SubscriberPeer] = deque()
         self._wanting: set[SubscriberPeer] = set()  # records
-        self._gone: deque[tuple[SubscriberPeer, list[bytes]]] = (
-            deque()
-        )  # with prefixes whose groups they are still in
+        # with prefixes whose groups they are still in
+        self._gone: deque[tuple[SubscriberPeer, list[bytes]]] = deque()
         self._timer: Cancellable | None = None
 
     def take(self, peer: SubscriberPeer, request: bytes) -> None:

@@ -31,9 +31,8 @@ class Failures:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._pauses: dict[
-            str, tuple[float, float]
-        ] = {}  # of each place: the newest one, and when it is over
+        # of each place: the newest one, and when it is over
+        self._pauses: dict[str, tuple[float, float]] = {}
 
     @contextlib.contextmanager
     def converted(self, place: str, *foreseen: type[Exception], is_secret: bool = False) -> Iterator[None]:

@@ -109,9 +109,8 @@ def test_and_one_for_arrays(endpoint, caplog):
 
 
 def test_a_topic_that_nothing_begins_with_is_told_by_what_the_merger_has(endpoint, caplog, monkeypatch):
-    monkeypatch.setattr(
-        silence, "LOGS_AFTER_S", PATIENCE_S
-    )  # until the merger has been heard, however long that takes
+    # until the merger has been heard, however long that takes
+    monkeypatch.setattr(silence, "LOGS_AFTER_S", PATIENCE_S)
     monkeypatch.setattr(silence, "STATUSES_S", PATIENCE_S)
     publisher = Publisher(endpoint)
 

@@ -13,9 +13,8 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,unsupported_method,negative_data_rejection"
 )
-SECONDS = int(
-    os.environ.get("FUZZ_SECONDS", "10")
-)  # as far as it comes: what is asked first does not depend on it
+# as far as it comes: what is asked first does not depend on it
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
 
 
 def test_whatever_is_asked_the_answer_is_as_described(stack, monkeypatch):

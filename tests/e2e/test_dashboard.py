@@ -493,10 +493,7 @@ def test_nothing_is_asked_of_another_host_and_the_console_is_empty(page, world):
         "return [...new Set(performance.getEntriesByType('resource').map(e => new URL(e.name).host))]"
     )
     assert hosts == [world.gateway.removeprefix("http://")]
-    noise = (
-        "net::ERR_CONNECTION_REFUSED",
-        "WebSocket connection",
-        "401 (Unauthorized)",
-    )  # of the tests above
+    # of the tests above
+    noise = ("net::ERR_CONNECTION_REFUSED", "WebSocket connection", "401 (Unauthorized)")
     errors = [e for e in page.driver.get_log("browser") if not any(each in e["message"] for each in noise)]
     assert errors == []

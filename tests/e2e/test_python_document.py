@@ -122,9 +122,8 @@ def test_an_example_ends_quietly_when_its_output_is_closed(running, code):
             assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
-        errors = (
-            process.stderr.read()
-        )  # the port where it asks for what it missed may be something else's here
+        # the port where it asks for what it missed may be something else's here
+        errors = process.stderr.read()
     assert b"Traceback" not in errors, errors
     assert b"BrokenPipe" not in errors, errors
 

@@ -4,9 +4,8 @@ from harness import DOWN, EXCHANGES, STALE
 
 from feedhandler.sim.market import universe
 
-QUIET = [f"{each.base}/{each.quote}" for each in universe(1, 110, ())][
-    -20:
-]  # minutes between two changes of each
+# minutes between two changes of each
+QUIET = [f"{each.base}/{each.quote}" for each in universe(1, 110, ())][-20:]
 WATCHED_S = 32.0  # long enough for a flag, and for a connection that is given up
 BID, ASK = 1, 3
 

@@ -207,9 +207,8 @@ def test_what_cannot_be_read_of_an_answer_is_shown_and_stays_what_it_was(tmp_pat
 def test_a_change_that_the_stream_kept_silent_about_is_found_and_is_drift(tmp_path, settles_soon):
     async def scene(world):
         await world.live("kucoin")
-        await world.until(
-            "kucoin", lambda s: s.syncs >= 3
-        )  # the third is of a copy that is younger than the stream
+        # the third is of a copy that is younger than the stream
+        await world.until("kucoin", lambda s: s.syncs >= 3)
         await world.fault("kucoin", "deposit", asset="LTC", amount="3", silent=True)
         await world.accounts.sync("kucoin")
         status = await world.until("kucoin", lambda s: s.drifts)

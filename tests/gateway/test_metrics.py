@@ -53,9 +53,8 @@ def status(name, state="live", connect=True, **feed):
     )
 
 
-BRIDGE_NAMES = {
-    "feedhandler_bridge_connected"
-}  # asked where the bridge says; tests/e2e/test_bridge_nats.py has it
+# asked where the bridge says; tests/e2e/test_bridge_nats.py has it
+BRIDGE_NAMES = {"feedhandler_bridge_connected"}
 SIMULATED = """
 [exchanges.binance]
 ws_url = "ws://127.0.0.1:1"
