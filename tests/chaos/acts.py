@@ -5,10 +5,12 @@ it did, in words, and its claims. What holds for every act is claimed in `perfor
 """
 
 import contextlib
+import functools
 import json
 import os
 import signal
 import time
+import traceback
 import urllib.error
 from collections import Counter
 from collections.abc import Callable
@@ -563,7 +565,9 @@ def mute(stage, silent):
         observer.begin()
     started = time.monotonic()
     for exchange, symbol in silent.items():
-        stage.stack.lose_quotes(exchange, symbol)
+        # After it was silent before it is subscribed to anew: for a moment it is not.
+        silenced = functools.partial(loses_quotes, stage, exchange, symbol)
+        wait_until(silenced, f"{exchange} has {symbol} subscribed")
     wait_until(
         lambda: all(is_stale(stage, topic) for topic in topics),
         f"{', '.join(topics)} flagged",
@@ -572,6 +576,16 @@ def mute(stage, silent):
     told_s = time.monotonic() - started
     with stage.watch as observer:
         return told_s, [each for each in observer.unexplained() if each[0] not in topics]
+
+
+def loses_quotes(stage, exchange, symbol):
+    try:
+        stage.stack.lose_quotes(exchange, symbol)
+    except urllib.error.HTTPError as exc:
+        if exc.code != 400:
+            raise
+        return False
+    return True
 
 
 def unmute(stage, topics):
@@ -741,8 +755,9 @@ def perform(act, directory, settings, rng):
         try:
             act.begin(stage)
             did, claims = act.play(stage, settings, rng)
-        except AssertionError as exc:
-            did, claims = "broken off", [Claim("it comes to its end", str(exc), False)]
+        except Exception as exc:  # whatever it is, other acts are to be played
+            text = str(exc) if isinstance(exc, AssertionError) else "".join(traceback.format_exception(exc))
+            did, claims = "broken off", [Claim("it comes to its end", text, False)]
         with stage.watch as observer:
             holes, records = observer.holes, observer.records
         return f"{did}; {records:,} records", [
