@@ -755,7 +755,7 @@ def perform(act, directory, settings, rng):
         try:
             act.begin(stage)
             did, claims = act.play(stage, settings, rng)
-        except Exception as exc:  # whatever it is, other acts are to be played
+        except Exception as exc:  # noqa: BLE001  whatever it is, other acts are to be played
             text = str(exc) if isinstance(exc, AssertionError) else "".join(traceback.format_exception(exc))
             did, claims = "broken off", [Claim("it comes to its end", text, False)]
         with stage.watch as observer:
