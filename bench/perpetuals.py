@@ -32,7 +32,7 @@ from feedhandler.data.ticker import TICKER
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Market
 from feedhandler.runtime import config
-from feedhandler.transport.http import REST_SHARE, SPARE_SHARE
+from feedhandler.transport.http import REST_SHARE, SHARDS_SHARE, SPARE_SHARE
 
 EXCHANGE: Final = "bybit"  # that is put under load: it has all kinds, and each has a pace of its own
 MARKET: Final = "linear"
@@ -221,10 +221,10 @@ class Stack:
         }
         if market.base_levels:
             weight, per_s = market.rest_limit
-            ours = weight * REST_SHARE * SPARE_SHARE
-            found["books over REST"] = (
-                max(0.0, self._count * market.base_request(natives[0]).weight / ours - 1) * per_s
-            )
+            at_once = weight * REST_SHARE * SPARE_SHARE
+            beyond = weight * (SHARDS_SHARE - REST_SHARE) if market.rest_header is not None else 0.0
+            left = self._count * market.base_request(natives[0]).weight - at_once
+            found["books over REST"] = max(0.0, left) / (at_once + beyond) * per_s
         return found
 
     # --- under load

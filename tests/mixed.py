@@ -101,7 +101,9 @@ class MixedFeed(Reports):
         self.now = chain.now
         self.adapters = [make() for make in EXCHANGES[self.market.name].markets]
         count = len(self.market.slots)
-        self.budgets = {each.rest_budget: RestBudget(each.rest_limit, count) for each in self.adapters}
+        self.budgets = {
+            each.rest_budget: RestBudget(each.rest_limit, count, each.rest_header) for each in self.adapters
+        }
         self.surveys = {each: Survey() for each in self.adapters}
         self.pollings = [Polling(each, poll, self._emit) for each in self.adapters for poll in each.polls]
         self.legs = Universe(self.adapters, self._make_legs, 0, slot.shard.has)
@@ -185,6 +187,7 @@ class MixedFeed(Reports):
                 self.at(self.now + NS_PER_S, lambda: on_refused(self.rng.choice((0.0, 0.0, 5.0))))
                 return
             answer = self.played.answer(type(adapter), request, self.chain.exchange_now())
+            self.budgets[adapter.rest_budget].on_headers(answer.headers, self.now)
             if answer.status != 200:
                 self.at(self.now + NS_PER_S, lambda: on_refused(0.0))
             else:

@@ -1,6 +1,28 @@
 """Requests to an exchange over HTTP, and its answers."""
 
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
 import msgspec
+
+DIGITS_MAX: Final = 18  # of a number in a header; Python refuses to read thousands of them
+
+
+def number_of(text: str) -> int | None:
+    """Return a number that a header states; None if it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else None
+
+
+class LimitHeader(NamedTuple):
+    """A header of answers in which an exchange tells what of `rest_limit` the address has used, or has left."""
+
+    name: str
+    is_left: bool
+
+    def left(self, headers: Mapping[str, str], limit: int) -> int | None:
+        """Return what is left in the window that runs; None if the answer does not tell."""
+        number = number_of(headers.get(self.name, ""))
+        return number if number is None or self.is_left else limit - number
 
 
 class RestRequest(msgspec.Struct, frozen=True):

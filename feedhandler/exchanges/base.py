@@ -24,7 +24,7 @@ from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
-from feedhandler.data.rest import RestRequest
+from feedhandler.data.rest import LimitHeader, RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges.arbitration import LINES_MAX, Arbitration, Line
@@ -194,6 +194,7 @@ class Market(abc.ABC):
     # Under what name the exchange counts that weight, and new connections: markets with the same share them. "" is
     # the exchange's own, for all that does not say otherwise.
     rest_budget: ClassVar[str] = ""
+    rest_header: ClassVar[LimitHeader | None] = None  # where it tells how much of that is used
     connect_budget: ClassVar[str] = ""
     # Answers of these statuses are about the path that was asked for; all others that refuse, about the address.
     path_statuses: ClassVar[frozenset[int]] = frozenset()
@@ -594,6 +595,7 @@ class Exchange(msgspec.Struct, frozen=True):
             for other in self.markets:
                 if other.rest_budget == market.rest_budget:
                     assert other.rest_limit == market.rest_limit, "one budget has one limit"
+                    assert other.rest_header == market.rest_header, "and is told in one way"
                 if other.connect_budget == market.connect_budget:
                     assert other.connects == market.connects, "one budget has one limit"
 

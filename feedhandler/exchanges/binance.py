@@ -42,7 +42,7 @@ from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
 from feedhandler.data.liquidation import LIQUIDATION
-from feedhandler.data.rest import RestRequest
+from feedhandler.data.rest import LimitHeader, RestRequest
 from feedhandler.data.ticker import TICKER
 from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.units import NS_PER_MS
@@ -88,6 +88,7 @@ STREAMS_PER_CONNECTION: Final = 1024
 DEPTH_STREAM: Final = "@depth20@100ms"
 BOOK_STREAM: Final = "@depth@100ms"
 MARK_STREAM: Final = "@markPrice@1s"
+USED_WEIGHT: Final = LimitHeader("x-mbx-used-weight-1m", is_left=False)
 BASE_PATH: Final = re.compile("/api/v[13]/depth")
 BASE_LIMIT: Final = 100  # of a book that is requested without any
 LINEAR_BASE_PATH: Final = "/fapi/v1/depth"
@@ -571,6 +572,7 @@ class BinanceSpot(BinanceMarket):
     base_levels = 1000
     # REQUEST_WEIGHT of exchangeInfo's rateLimits: rest-api, "Limits", as of 2026-11.
     rest_limit = (6000, 60.0)
+    rest_header = USED_WEIGHT
 
     quote_assets = (
         *(
@@ -973,6 +975,7 @@ class BinanceLinear(BinanceMarket):
     base_levels = 1000
     book_rule = ChainRule(is_linked=True)
     rest_limit = (2400, 60.0)
+    rest_header = USED_WEIGHT
     rest_budget = "linear"  # counted for each host
     connect_budget = "linear"
     canary = "BTC/USDT:USDT"

@@ -57,7 +57,7 @@ from feedhandler.data.depth import DEPTH, BookLevel
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, contract_size, price_tick
 from feedhandler.data.levels import LEVELS_MAX
-from feedhandler.data.rest import RestRequest
+from feedhandler.data.rest import LimitHeader, RestRequest
 from feedhandler.data.ticker import TICKER as TICKER_KIND
 from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
 from feedhandler.data.units import MS_PER_HOUR, NS_PER_MINUTE, NS_PER_MS
@@ -407,6 +407,7 @@ class KuCoinMarket(Market):
     handshake_request = RestRequest("/api/v1/bullet-public", "POST", weight=10)
     # The Public pool: https://www.kucoin.com/docs-new/rate-limit, as of 2026-11.
     rest_limit = (2000, 30.0)
+    rest_header = LimitHeader("gw-ratelimit-remaining", is_left=True)
 
     domains = ("kucoin.com",)
 

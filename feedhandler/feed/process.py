@@ -697,7 +697,8 @@ async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callabl
     clients: dict[str, HttpClient] = {}
     async with contextlib.AsyncExitStack() as stack:
         for market in EXCHANGES[name].markets:
-            budget = budgets.setdefault(market.rest_budget, RestBudget(market.rest_limit, shard.count))
+            made = RestBudget(market.rest_limit, shard.count, market.rest_header)
+            budget = budgets.setdefault(market.rest_budget, made)
             client = HttpClient(config.rest_url(name, market.name), budget, failures, market.path_statuses)
             clients[market.name] = await stack.enter_async_context(client)
         return await Feed(config, name, shard, clients, looks, failures, _awaited(config, name)).run()

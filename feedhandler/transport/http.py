@@ -18,8 +18,8 @@ from yarl import URL
 
 from feedhandler.data.errors import ProtocolError
 from feedhandler.data.refusal import FINAL_S, REGION_REMEDY, first_words, is_of_a_region
-from feedhandler.data.rest import RestAnswer, RestRequest
-from feedhandler.data.units import NS_PER_S
+from feedhandler.data.rest import LimitHeader, RestAnswer, RestRequest, number_of
+from feedhandler.data.units import NS_PER_DAY, NS_PER_S
 from feedhandler.transport.dial import TcpConnector
 from feedhandler.transport.tasks import Failures
 
@@ -33,7 +33,6 @@ FIREWALL_REMEDY: Final = (
     " country is not served; another address of this machine goes to source_addresses"
 )
 RETRY_AFTER_MAX_S: Final = 3 * 86400.0  # Binance bans for three days at most
-DIGITS_MAX: Final = 18  # of a wait; Python refuses to read thousands of them
 
 FORESEEN: Final = (
     aiohttp.ClientError,
@@ -46,8 +45,10 @@ UNLIMITED: Final = (10**12, 1.0)  # weight, per seconds
 # What one feed takes of an exchange's limit for an address. The others are for other processes and programs: two
 # exchanges may share an address, a feed may have been started anew, its user may trade from here.
 REST_SHARE: Final = 0.1
-# And what those that share an exchange take together at most: they know nothing of each other.
+# And what those that share an exchange take together at most: they know nothing of each other. The other half is
+# never ours: beyond its share a feed goes only while the exchange itself tells that the address has that half free.
 SHARDS_SHARE: Final = 0.5
+TOLD_LASTS_S: Final = 2.0  # what others use until then is a small part of their half
 WHOLE_SHARE: Final = 1.0  # of our budget, for requests of which connections are made
 # For present values of all symbols in one answer: what single ones wait for must not keep that back. 500 books of
 # KuCoin use all that is theirs for minutes, and quiet symbols had no ticker for one.
@@ -89,16 +90,25 @@ class Ban:
 
 
 class RestBudget:
-    """When requests may go: at most `REST_SHARE` of limit (weight, per seconds), and none during a ban.
+    """When requests may go: `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
     Pure; times are monotonic. A request heavier than the share has it for itself. feeds is how many processes
     share the exchange. What may use less than `WHOLE_SHARE` goes while all that went is within its share, and waits
     for nothing: it is repeated later.
+
+    What has no room in the share goes beyond it, evenly, up to `SHARDS_SHARE` with all else, while header tells
+    that the address has the rest free; but nothing that never ends.
     """
 
-    def __init__(self, limit: tuple[int, float], feeds: int = 1) -> None:
+    def __init__(self, limit: tuple[int, float], feeds: int = 1, header: LimitHeader | None = None) -> None:
         weight, per_s = limit
         self.weight_max = max(1, int(weight * min(REST_SHARE, SHARDS_SHARE / feeds)))
+        self.beyond_max = max(0, int(weight * SHARDS_SHARE / feeds) - self.weight_max)
+        self._limit = weight
+        self._header = header
+        self._left = 0  # of the limit, for all of this address, as told and less what went beyond since
+        self._told_ns = -NS_PER_DAY
+        self._beyond_at = 0  # when the next may go beyond
         self.per_s = per_s
         self._per_ns = int(per_s * NS_PER_S)
         self._turns: collections.deque[tuple[int, int]] = collections.deque()  # given: when, weight; in order
@@ -125,14 +135,31 @@ class RestBudget:
         weight_max = max(1, int(self.weight_max * share))
         turn_ns = self.turn_ns(weight, now_mono_ns, weight_max)
         wait_s = (turn_ns - now_mono_ns) / NS_PER_S
-        if wait_s > (TURN_WAIT_MAX_S if share == WHOLE_SHARE else 0.0):
-            raise HttpRefused(
-                f"our budget of weight {weight_max} in {self.per_s:g} s is used up,"
-                f" and has {weight} free in {wait_s:.1f} s",
-                wait_s,
-            )
-        self._turns.append((turn_ns, weight))
-        return turn_ns
+        if wait_s <= (TURN_WAIT_MAX_S if share == WHOLE_SHARE else 0.0):
+            self._turns.append((turn_ns, weight))
+            return turn_ns
+        if share >= SPARE_SHARE and self._has_beyond(weight, now_mono_ns):
+            turn_ns = max(now_mono_ns, self._beyond_at)
+            wait_s = (turn_ns - now_mono_ns) / NS_PER_S
+            if wait_s <= TURN_WAIT_MAX_S:
+                self._left -= weight
+                self._beyond_at = turn_ns + self._per_ns * weight // self.beyond_max
+                return turn_ns
+        raise HttpRefused(
+            f"our budget of weight {weight_max} in {self.per_s:g} s is used up,"
+            f" and has {weight} free in {wait_s:.1f} s",
+            wait_s,
+        )
+
+    def _has_beyond(self, weight: int, now_mono_ns: int) -> bool:
+        is_told = now_mono_ns - self._told_ns <= TOLD_LASTS_S * NS_PER_S
+        return self.beyond_max > 0 and is_told and self._left - weight >= self._limit * (1 - SHARDS_SHARE)
+
+    def on_headers(self, headers: Mapping[str, str], now_mono_ns: int) -> None:
+        """Take what an answer tells of the address."""
+        left = self._header.left(headers, self._limit) if self._header is not None else None
+        if left is not None:
+            self._left, self._told_ns = left, now_mono_ns
 
 
 class HttpClient:
@@ -207,6 +234,7 @@ class HttpClient:
             raise ProtocolError(f"{what}: {exc or type(exc).__name__}") from exc
         if len(body) > BODY_SIZE_MAX:
             raise ProtocolError(f"{what}: answer exceeds {BODY_SIZE_MAX >> 20} MiB")
+        self._budget.on_headers(answer.headers, time.monotonic_ns())
         wait_s = retry_after_s(answer.headers, answer.status)
         if request.is_signed and answer.status == 403 and answer.content_type == "application/json":
             return RestAnswer(answer.status, body)  # it is about the account; a firewall sends a page
@@ -292,7 +320,7 @@ def retry_after_s(headers: Mapping[str, str], status: int) -> float:
     if status < 400:
         return 0.0
     for name, per_s in (("Retry-After", 1), ("gw-ratelimit-reset", 1000)):
-        value = headers.get(name, "")
-        if value.isascii() and value.isdigit() and len(value) <= DIGITS_MAX:
-            return min(int(value) / per_s, RETRY_AFTER_MAX_S)
+        number = number_of(headers.get(name, ""))
+        if number is not None:
+            return min(number / per_s, RETRY_AFTER_MAX_S)
     return PATIENCE_STATUSES.get(status, 0.0)

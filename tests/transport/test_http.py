@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
+import heapq
+import itertools
 import time
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import uvloop
@@ -13,12 +17,14 @@ from patience import PATIENCE_S
 
 from feedhandler.data.errors import ProtocolError
 from feedhandler.data.refusal import FINAL_S
-from feedhandler.data.rest import RestRequest
+from feedhandler.data.rest import LimitHeader, RestRequest
 from feedhandler.data.shard import SHARDS_MAX
 from feedhandler.exchanges import EXCHANGES
-from feedhandler.sim.server import SimServer, SimSettings
+from feedhandler.sim.protocol import HttpRequest, Now
+from feedhandler.sim.server import SimServer, SimSettings, make_exchange
 from feedhandler.sim.simulated import SIMULATED
 from feedhandler.transport.http import (
+    POLL_SHARE,
     REST_SHARE,
     SPARE_SHARE,
     SURVEY_SHARE,
@@ -87,6 +93,143 @@ def test_spare_requests_leave_a_third_to_others_and_wait_for_nothing():
         shared.take(1, NOW, share=SPARE_SHARE)
     assert shared.take(4, NOW) == NOW, "a handshake has its turn at once"
     assert shared.take(4, NOW + 4 * SECOND, share=SPARE_SHARE) == NOW + 4 * SECOND
+
+
+LEFT = LimitHeader("left", is_left=True)
+
+
+def test_what_the_share_has_no_room_for_goes_beyond_it_evenly_while_half_is_free():
+    shared = RestBudget((100, 40.0), header=LEFT)  # 10 are ours, 6 of them for such requests; 40 are beyond
+    ask = functools.partial(shared.take, 2, share=SPARE_SHARE)
+    shared.on_headers({"left": "90"}, NOW)
+    assert [ask(NOW) for _ in range(6)] == [NOW] * 4 + [NOW + 2 * SECOND, NOW + 4 * SECOND]
+    with pytest.raises(HttpRefused, match=r"free in 6\.0 s"):
+        ask(NOW)
+    assert [shared.take(2, NOW) for _ in range(2)] == [NOW] * 2, "who connects has the share as ever"
+
+
+@pytest.mark.parametrize(
+    ("headers", "later_s", "share"),
+    [
+        ({}, 0, SPARE_SHARE),
+        ({"left": "many"}, 0, SPARE_SHARE),
+        ({"left": "51"}, 0, SPARE_SHARE),
+        ({"left": "90"}, 3, SPARE_SHARE),
+        ({"left": "90"}, 0, POLL_SHARE),
+    ],
+    ids=["nothing told", "no number", "half would not be free", "long ago", "for ever"],
+)
+def test_nothing_goes_beyond_the_share_without_room(headers, later_s, share):
+    shared = RestBudget((100, 40.0), header=LEFT)
+    shared.take(8, NOW)
+    shared.on_headers(headers, NOW)
+    with pytest.raises(HttpRefused, match=r"free in \d+\.0 s"):
+        shared.take(2, NOW + later_s * SECOND, share=share)
+
+
+def test_what_went_beyond_since_the_exchange_told_is_not_left():
+    shared = RestBudget((100, 4.0), header=LEFT)
+    shared.take(8, NOW)
+    shared.on_headers({"left": "55"}, NOW)
+    assert [shared.take(2, NOW, share=SPARE_SHARE) for _ in range(2)] == [NOW, NOW + SECOND // 5]
+    with pytest.raises(HttpRefused):
+        shared.take(2, NOW, share=SPARE_SHARE)
+    shared.on_headers({"left": "90"}, NOW)
+    assert shared.take(2, NOW, share=SPARE_SHARE) == NOW + 2 * SECOND // 5
+
+
+NATIVES = {("binance", "spot"): "BTCUSDT", ("binance", "linear"): "BTCUSDT"}
+NATIVES |= {("kucoin", "spot"): "BTC-USDT", ("kucoin", "linear"): "XBTUSDTM"}
+
+
+class Address:
+    """Feeds that want many books of a simulated exchange, and other programs, at one address; in simulated time."""
+
+    def __init__(self, market, feeds=1, others=0.0):
+        self.market, self.others = market, others
+        self.exchange = make_exchange(market.exchange, SimSettings(instruments=1))
+        self.budgets = [RestBudget(market.rest_limit, feeds, market.rest_header) for _ in range(feeds)]
+        self.now = NOW
+        self.ours, self.refused, self.left_min = 0, 0, market.rest_limit[0]
+        self.order = itertools.count()
+
+    def ask(self, request):
+        parts = urlsplit(request.path)
+        main = EXCHANGES[self.market.exchange].main
+        path = parts.path if self.market.rest_url == main.rest_url else f"/{self.market.name}{parts.path}"
+        query = parse_qsl(parts.query)
+        answer = self.exchange.rest(
+            HttpRequest(method="GET", path=path, query=query, remote="a"), Now(self.now, self.now)
+        )
+        self.refused += answer.status != 200
+        left = self.market.rest_header.left(answer.headers, self.market.rest_limit[0])
+        self.left_min = min(self.left_min, left)
+        return answer.headers
+
+    def run(self, seconds, books=10**9):
+        """Each feed has four requests under way; returns how many books came, and after how long."""
+        native = NATIVES[self.market.exchange, self.market.name]
+        base, small = self.market.base_request(native), self.market.time_request
+        weight, per_s = self.market.rest_limit
+        due = [(NOW, next(self.order), budget, "ask") for budget in self.budgets for _ in range(4)]
+        if self.others:
+            due.append((NOW, next(self.order), None, "others"))
+        heapq.heapify(due)
+        while self.ours < books and due[0][0] < NOW + seconds * SECOND:
+            self.now, _, budget, what = heapq.heappop(due)
+            if what == "others":
+                self.ask(small)
+                after_ns = int(small.weight / (weight * self.others) * per_s * SECOND)
+            elif what == "ask":
+                try:
+                    turn = budget.take(base.weight, self.now, share=SPARE_SHARE)
+                    after_ns, what = turn - self.now, "send"
+                except HttpRefused as exc:
+                    after_ns = max(SECOND // 2, int(exc.retry_after_s * SECOND))
+            elif what == "send":
+                self.ours += 1
+                after_ns, what = SECOND // 10, self.ask(base)
+            else:
+                budget.on_headers(what, self.now)
+                after_ns, what = 0, "ask"
+            heapq.heappush(due, (self.now + after_ns, next(self.order), budget, what))
+        return self.ours, (self.now - NOW) / SECOND
+
+
+TOLD = [m() for e in EXCHANGES.values() for m in e.markets if m.rest_header is not None]
+by_market = pytest.mark.parametrize("market", TOLD, ids=lambda m: f"{m.exchange}_{m.name}")
+
+
+@pytest.mark.long
+@by_market
+def test_many_books_are_there_soon_and_half_of_the_limit_stays_free(market):
+    weight, per_s = market.rest_limit
+    books = 2 * weight // market.base_request("X").weight  # twice what all of the limit permits
+    address = Address(market)
+    came, took_s = address.run(100 * per_s, books)
+    assert came == books
+    assert took_s < 5 * per_s
+    assert address.left_min >= weight / 2
+    assert not address.refused
+
+
+@pytest.mark.long
+@by_market
+def test_what_others_at_the_address_use_is_left_to_them(market):
+    seconds = 4 * market.rest_limit[1]
+    shared, alone = Address(market, others=0.7), Address(market)
+    assert shared.run(seconds) < alone.run(seconds)
+    assert not shared.refused
+
+
+@pytest.mark.long
+@by_market
+@pytest.mark.parametrize("feeds", [2, 4, SHARDS_MAX])
+def test_feeds_that_share_an_exchange_leave_half_together_when_they_go_beyond(market, feeds):
+    address = Address(market, feeds)
+    address.run(4 * market.rest_limit[1])
+    assert address.left_min >= market.rest_limit[0] / 2
+    assert not address.refused
 
 
 @pytest.mark.parametrize(
@@ -365,6 +508,19 @@ def test_hosts_that_are_counted_together_share_a_budget():
             return asked
 
     assert len(uvloop.run(main())) == 2
+
+
+def test_what_an_answer_tells_of_the_limit_is_taken_by_the_budget():
+    async def main():
+        def answer(_):
+            return web.Response(body=b"yes", headers={"Left": "90"})
+
+        async with served(answer, budget=RestBudget((100, 3600.0), header=LEFT)) as (http, asked):
+            for _ in range(7):  # six of them are the share
+                await http.fetch(GET, share=SPARE_SHARE)
+            return asked
+
+    assert len(uvloop.run(main())) == 7
 
 
 def test_a_used_up_budget_refuses_without_asking():
