@@ -48,7 +48,6 @@ REST_SHARE: Final = 0.1
 # And what those that share an exchange take together at most: they know nothing of each other. The other half is
 # never ours: beyond its share a feed goes only while the exchange itself tells that the address has that half free.
 SHARDS_SHARE: Final = 0.5
-TOLD_LASTS_S: Final = 2.0  # what others use until then is a small part of their half
 WHOLE_SHARE: Final = 1.0  # of our budget, for requests of which connections are made
 # For present values of all symbols in one answer: what single ones wait for must not keep that back. 500 books of
 # KuCoin use all that is theirs for minutes, and quiet symbols had no ticker for one.
@@ -151,8 +150,13 @@ class RestBudget:
             wait_s,
         )
 
+    def give_back(self, weight: int, turn_ns: int) -> None:
+        """Take back a turn of which nothing came: the exchange has not seen that request."""
+        with contextlib.suppress(ValueError):  # of long ago, or beyond the share
+            self._turns.remove((turn_ns, weight))
+
     def _has_beyond(self, weight: int, now_mono_ns: int) -> bool:
-        is_told = now_mono_ns - self._told_ns <= TOLD_LASTS_S * NS_PER_S
+        is_told = now_mono_ns - self._told_ns <= self._per_ns  # however old: the next answer tells anew
         return self.beyond_max > 0 and is_told and self._left - weight >= self._limit * (1 - SHARDS_SHARE)
 
     def on_headers(self, headers: Mapping[str, str], now_mono_ns: int) -> None:
@@ -221,7 +225,7 @@ class HttpClient:
         """
         assert self._session is not None, "use as a context manager"
         what = self._describe(request)
-        await self._turn(request, what, share=share)
+        turn_ns = await self._turn(request, what, share=share)
         try:
             place = what.partition("?")[0]  # one for all symbols
             with self._failures.converted(place, *FORESEEN, is_secret=request.is_signed):
@@ -229,6 +233,8 @@ class HttpClient:
         except TimeoutError as exc:
             raise ProtocolError(f"{what}: no answer within {TIMEOUT_S:g} s") from exc
         except FORESEEN as exc:
+            if isinstance(exc, aiohttp.ClientConnectorError):
+                self._budget.give_back(request.weight, turn_ns)
             if request.is_signed:  # it may quote the whole address
                 raise ProtocolError(f"{what}: {type(exc).__name__}") from None
             raise ProtocolError(f"{what}: {exc or type(exc).__name__}") from exc
@@ -265,14 +271,15 @@ class HttpClient:
         path = _path_of(request) if request.is_signed else request.path
         return f"{request.method} {self.rest_url}{path}"
 
-    async def _turn(self, request: RestRequest, what: str, *, share: float) -> None:
-        """Wait until the request may go. Raises HttpRefused if that is not soon."""
+    async def _turn(self, request: RestRequest, what: str, *, share: float) -> int:
+        """Wait until the request may go, and return since when. Raises HttpRefused if that is not soon."""
         try:
             now_mono_ns = self._checked(request)
             turn_ns = self._budget.take(request.weight, now_mono_ns, share=share)
             if turn_ns > now_mono_ns:
                 await asyncio.sleep((turn_ns - now_mono_ns) / NS_PER_S)
                 self._checked(request)  # those before us may have got us banned
+            return turn_ns
         except HttpRefused as exc:
             raise HttpRefused(f"{what}: {exc}", exc.retry_after_s, exc.status) from exc
 

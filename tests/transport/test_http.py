@@ -13,6 +13,7 @@ import uvloop
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import free_ports
 from patience import PATIENCE_S
 
 from feedhandler.data.errors import ProtocolError
@@ -109,22 +110,22 @@ def test_what_the_share_has_no_room_for_goes_beyond_it_evenly_while_half_is_free
 
 
 @pytest.mark.parametrize(
-    ("headers", "later_s", "share"),
+    ("headers", "ago_s", "share"),
     [
         ({}, 0, SPARE_SHARE),
         ({"left": "many"}, 0, SPARE_SHARE),
         ({"left": "51"}, 0, SPARE_SHARE),
-        ({"left": "90"}, 3, SPARE_SHARE),
+        ({"left": "90"}, 41, SPARE_SHARE),
         ({"left": "90"}, 0, POLL_SHARE),
     ],
     ids=["nothing told", "no number", "half would not be free", "long ago", "for ever"],
 )
-def test_nothing_goes_beyond_the_share_without_room(headers, later_s, share):
+def test_nothing_goes_beyond_the_share_without_room(headers, ago_s, share):
     shared = RestBudget((100, 40.0), header=LEFT)
     shared.take(8, NOW)
-    shared.on_headers(headers, NOW)
-    with pytest.raises(HttpRefused, match=r"free in \d+\.0 s"):
-        shared.take(2, NOW + later_s * SECOND, share=share)
+    shared.on_headers(headers, NOW - ago_s * SECOND)
+    with pytest.raises(HttpRefused, match=r"free in 40\.0 s"):
+        shared.take(2, NOW, share=share)
 
 
 def test_what_went_beyond_since_the_exchange_told_is_not_left():
@@ -521,6 +522,19 @@ def test_what_an_answer_tells_of_the_limit_is_taken_by_the_budget():
             return asked
 
     assert len(uvloop.run(main())) == 7
+
+
+def test_what_reached_no_host_costs_nothing():
+    """Where nothing listens yet, attempts used up what the first requests need once something does."""
+
+    async def main():
+        (port,) = free_ports(1)
+        async with HttpClient(f"http://127.0.0.1:{port}", RestBudget((100, 3600.0))) as http:
+            for _ in range(20):
+                with pytest.raises(ProtocolError, match="Cannot connect"):
+                    await http.fetch(GET)
+
+    uvloop.run(main())
 
 
 def test_a_used_up_budget_refuses_without_asking():
