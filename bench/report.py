@@ -194,6 +194,7 @@ class Recorded(msgspec.Struct, forbid_unknown_fields=True):
     replay_messages_per_s: float = 0.0  # as bytes
     replay_records_per_s: float = 0.0
     replay_records_by_clock_per_s: float = 0.0  # on all cores
+    replay_first_s: float = 0.0  # of that, until the first record
     kinds: list[StoredKind] = []
     problems: list[str] = []
 

@@ -105,7 +105,8 @@ def _recorder(report: Report) -> list[Target]:
         _target(
             "records/s played again",
             records,
-            f"{it.replay_records_by_clock_per_s:,.0f} on all cores; of one {it.replay_records_per_s:,.0f},"
+            f"{it.replay_records_by_clock_per_s:,.0f} on all cores, the first of {it.replay_records:,} after"
+            f" {it.replay_first_s:.2f} s; of one {it.replay_records_per_s:,.0f},"
             f" as bytes {it.replay_messages_per_s:,.0f}",
             it.replay_records_by_clock_per_s >= RECORDS_MIN,
         ),

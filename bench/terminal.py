@@ -400,7 +400,11 @@ def _recorded(it: Recorded) -> list[Sheet]:
         ("export: messages", count(it.export_messages_per_s), f"{count(it.export_rows_per_s)} rows/s"),
         ("pandas: the same messages, only read", count(it.pandas_messages_per_s), "JSON lines"),
         ("replay: records as objects", count(it.replay_records_per_s), f"{count(it.replay_records)} records"),
-        ("replay: the same on all cores, by the clock", count(it.replay_records_by_clock_per_s), ""),
+        (
+            "replay: the same on all cores, by the clock",
+            count(it.replay_records_by_clock_per_s),
+            f"the first after {it.replay_first_s:.2f} s",
+        ),
         ("replay: records as bytes", count(it.replay_messages_per_s), ""),
     ]
     notes = [f"! {problem}" for problem in it.problems]

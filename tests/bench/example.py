@@ -39,6 +39,7 @@ RECORDED = Recorded(
     replay_messages_per_s=250_000.0,
     replay_records_per_s=120_000.0,
     replay_records_by_clock_per_s=210_000.0,
+    replay_first_s=0.25,
     kinds=[StoredKind("binance", "trade", 1000, 150.0, 40.0, 30.0, 60.0)],
 )
 PERPETUALS = Perpetuals(
