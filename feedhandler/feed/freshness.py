@@ -11,7 +11,8 @@ the values of all symbols at once. What is stale is flagged in the records, and 
 patience; then the connections are renewed.
 
 Of kinds other than tickers there is no such witness, so silence alone tells nothing: a quiet market has no trades,
-a dead channel neither. A broken promise of repetition tells, another leg, and messages that cannot be decoded.
+a dead channel neither. A broken promise of repetition tells, another leg, messages that cannot be decoded, and a
+refusal: what a channel that is refused has stated, or REST in its place, is stale at once.
 
 Silence is counted on a clock that stands still while no connection delivers, or this process is stopped. Pure:
 times come in, flagged states and requests for REST go out. It knows no exchange.
@@ -119,7 +120,7 @@ class Pulse(msgspec.Struct, eq=False):
     stated_at: int = 0  # and since when
     is_conceded: bool = False  # REST's value is to be taken over for it,
     was_conceded: bool = False  # or was, since its last update: not again
-    is_unreadable: bool = False  # its messages come, and cannot be decoded
+    is_failing: bool = False  # it is refused, or its messages come, and cannot be decoded
     tries: int = 0  # new subscriptions since it was found stale,
     subscribes_at: int = 0  # the next one, after that,
     renewed_at: int = -NEVER  # and when the last one was
@@ -227,7 +228,7 @@ class Freshness:
         """Return the stale channels, and why they are taken to be."""
         return {
             pulse.topic: pulse.reason
-            if pulse.is_unreadable
+            if pulse.is_failing
             else f"{pulse.reason}; silent for {(self._clock - pulse.at) / NS_PER_S:.0f} s"
             for pulse in self._open
             if pulse.stage is Stage.STALE
@@ -307,14 +308,17 @@ class Freshness:
         if pulse.is_doubted:
             self._condemn_unheard(pulse)
         self._compare(pulse)
-        if self._clock - pulse.at >= SILENCE_NS_MIN and (failure := _failure(pulse, live)):
+        failure = _refusal(pulse, live)
+        if not failure and self._clock - pulse.at >= SILENCE_NS_MIN:
+            failure = _undecoded(pulse, live)
+        if failure:
             if (
-                not pulse.is_unreadable
+                not pulse.is_failing
             ):  # no silence: a new subscription, here or elsewhere, would bring the same
-                self._mark_stale(pulse, f"it cannot be decoded: {failure}", is_proven=True)
-                pulse.is_unreadable = True
+                self._mark_stale(pulse, failure, is_proven=True)
+                pulse.is_failing = True
             return
-        pulse.is_unreadable = False
+        pulse.is_failing = False
         if pulse.stage is Stage.SUSPECTED:
             self._decide(pulse)
         elif pulse.stage is Stage.STALE:
@@ -358,7 +362,7 @@ class Freshness:
         was_stale = pulse.stage is Stage.STALE
         if pulse.stage is not Stage.LIVE:
             self._enter(pulse, Stage.LIVE)
-        pulse.updates, pulse.at, pulse.is_unreadable = updates, self._clock, False
+        pulse.updates, pulse.at, pulse.is_failing = updates, self._clock, False
         pulse.contradictions = pulse.patience_ns = pulse.disagreements = 0
         pulse.values = ()
         pulse.stated, pulse.is_conceded, pulse.was_conceded = (), False, False
@@ -588,7 +592,7 @@ class Freshness:
             pulse.stated, pulse.stated_at = stated, self._clock
             return
         since = max(pulse.stated_at, self._renewed_at)
-        is_silent = pulse.arbitration.updates == pulse.updates and not pulse.is_unreadable
+        is_silent = pulse.arbitration.updates == pulse.updates and not pulse.is_failing
         may_rest = not pulse.was_conceded and not self._is_clear(pulse)
         pulse.is_conceded = may_rest and is_silent and self._clock - since >= CONCEDES_NS
 
@@ -699,11 +703,22 @@ def _values(state: TickerState, channel: int) -> tuple[float, ...]:
     return (state.last,) if channel == LAST else ()
 
 
-def _failure(pulse: Pulse, live: Sequence[Session]) -> str:
+def _refusal(pulse: Pulse, live: Sequence[Session]) -> str:
+    """Return why a channel has values and no updates: each connection was refused it; "" if that is not so.
+
+    A ticker without it has values of REST's, that nothing brings up to date.
+    """
+    if pulse.ticker is None and not pulse.updates:
+        return ""
+    refusals = [session.subscriptions.refusal(pulse.topic) for session in live]
+    return f"the exchange refuses it: {refusals[0]}" if all(refusals) else ""
+
+
+def _undecoded(pulse: Pulse, live: Sequence[Session]) -> str:
     """Return why a channel that has no updates on any connection cannot be decoded, "" if that is not so."""
     for session in live:
         if failure := session.subscriptions.unreadable(pulse.topic):
-            return failure
+            return f"it cannot be decoded: {failure}"
     return ""
 
 

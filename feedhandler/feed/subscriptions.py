@@ -571,6 +571,10 @@ class LineSubscriptions:
         """True if a topic was acknowledged on this connection."""
         return topic in self._answered and topic not in self.rejected
 
+    def refusal(self, topic: str) -> str:
+        """Return why a topic was refused, "" if it was not."""
+        return self.rejected.get(topic, "")
+
     def answered_channels(self) -> Iterator[tuple[Arbitration, int]]:
         """Yield each channel, and when it was first answered, in Unix ns; 0 = not yet.
 

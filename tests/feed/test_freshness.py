@@ -32,11 +32,15 @@ OTHER = Quote(1.5, 2.0, 3.0, 4.0)
 class Subscriptions:
     def __init__(self):
         self.renewed = []
-        self.refused = ()
+        self.refused = ()  # or not acknowledged yet
+        self.reasons = {}
         self.failure = ""
 
     def unreadable(self, topic):
         return self.failure if topic.endswith("bookTicker") else ""
+
+    def refusal(self, topic):
+        return self.reasons.get(topic, "")
 
     def renew(self, topics):
         self.renewed += topics
@@ -482,6 +486,33 @@ def test_a_channel_that_was_refused_is_not_called_dead():
     for number in range(300):
         fill(feed, Quote(float(number), 2.0, 300.0, 4.0), 1)
     assert not feed.is_stale()
+
+
+def test_what_a_refused_channel_has_of_rest_is_stale_until_it_is_granted_and_has_data():
+    feed = Feed(natives=("A", "B"))
+    feed.connections[0].subscriptions.reasons = {"a@bookTicker": "no such stream"}
+    fill(feed, SAME, 3)
+    assert feed.is_stale()
+    assert not feed.is_stale("B")
+    assert feed.watch.stale() == {"a@bookTicker": "the exchange refuses it: no such stream"}
+    fill(feed, OTHER, 60)
+    assert feed.is_stale()
+    assert feed.renewed() == [], "it would be refused again"
+    assert feed.watch.renewal == ""
+    feed.connections[0].subscriptions.reasons = {}
+    feed.say()
+    feed.run(2)
+    assert not feed.is_stale()
+
+
+def test_a_channel_that_one_of_two_connections_has_is_not_refused():
+    feed = Feed(lines=2)
+    feed.connections[0].subscriptions.reasons = {"a@bookTicker": "no such stream"}
+    feed.run(30, every=1, lines=[1])
+    assert not feed.is_stale()
+    del feed.connections[1]
+    feed.run(2)
+    assert feed.is_stale()
 
 
 def test_a_connection_without_any_data_is_reported_with_what_it_should_have_brought():

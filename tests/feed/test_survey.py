@@ -349,3 +349,25 @@ def test_rest_stands_in_for_a_dead_channel_once_and_no_more():
                 world.run(10)
                 stale_s[part] += 10 * bool(world.flags[dead] & wire.STALE)
     assert stale_s[1] == 3600
+
+
+@pytest.mark.parametrize("exchange", PLAYED)
+def test_a_ticker_that_the_exchange_refuses_is_never_live_with_values_of_rest(exchange):
+    world = World(exchange)
+    refused, *others = world.natives
+    (session,) = world.legs.sessions
+    for topic in world.exchange.topics(refused, "ticker"):
+        session.subscriptions.rejected[topic] = "no such thing"
+        session.subscriptions._rejected_mono_ns[topic] = world.now
+    flags = []
+
+    def look():
+        state = world.exchange.tickers[refused]
+        flags.extend([state.flags] if state.is_known else [])
+
+    world.run(30, look)
+    assert flags, "REST has values of it"
+    assert all(each & wire.STALE for each in flags[10:])
+    assert all(not world.exchange.tickers[native].flags & wire.STALE for native in others)
+    reasons = [text for text in world.legs.freshness.stale().values() if "refuses" in text]
+    assert len(reasons) == len(world.exchange.topics(refused, "ticker"))
