@@ -522,6 +522,8 @@ class PlayedExchange:
         """Let everything that is subscribed to be sent."""
         self.mutes_until = 0
         self.exchange.old_books.clear()
+        for stream in self.broadcast.streams():
+            stream.lost_messages = 0  # a loss that waits for a message is a fault, too
         for link in self.links:
             link.heal()
             self.unmute(link, now)
