@@ -11,7 +11,7 @@ judged.
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -143,7 +143,7 @@ def sheets(a: Report, b: Report) -> list[Sheet]:
         result[-1].notes.append(
             f"▲ grew, ▼ shrank by more than {NOISE:.0%}; the last three: how the ratio to the floor changed"
         )
-    return [*result, *_ceilings(a, b)]
+    return [*result, *_ceilings(a, b), *_perpetual_loads(a, b), *_perpetual_starts(a, b)]
 
 
 def ratio_change(a: Report, b: Report, pair: Pair, figure: str) -> float | None:
@@ -226,6 +226,49 @@ def _ceilings(a: Report, b: Report) -> list[Sheet]:
         rows.append(Row(cells, "ours" if b.is_ours(path) else ""))
     columns = ("path", "steady\nA", "\nB", "\nB/A", "bursts\nA", "\nB", "\nB/A")
     return [Sheet("ceilings", "ceilings, messages/s (more is better)", columns, rows)] if rows else []
+
+
+def _perpetual_loads(a: Report, b: Report) -> list[Sheet]:
+    before = {(each.exchange, each.symbols, each.busiest_per_s): each for each in a.perpetuals}
+    rows = []
+    for after in b.perpetuals:
+        was = before.get((after.exchange, after.symbols, after.busiest_per_s))
+        if was is None:
+            continue
+        cells = [f"{after.exchange}, {count(after.symbols)}, {after.busiest_per_s:g}/s"]
+        for name in ("p50", "p99"):
+            cells += _compared(duration, was.latency_us.get(name), after.latency_us.get(name))
+        cells += _compared(cpu, was.cpu_us, after.cpu_us)
+        cells += _compared(count, *(sum(each.resident_mb.values()) for each in (was, after)))
+        rows.append(Row(cells, "bad" if after.problems else ""))
+    columns = ["exchange, symbols,\nbusiest"]
+    for name in ("p50", "p99", "CPU us", "MB"):
+        columns += [f"{name}\nA", "\nB", "\nB/A"]
+    return [Sheet("perpetuals", "perpetuals in all kinds", columns, rows)] if rows else []
+
+
+def _perpetual_starts(a: Report, b: Report) -> list[Sheet]:
+    before = {(each.exchange, each.symbols): each.live_s for each in a.perpetual_starts}
+    rows = [
+        Row(
+            (
+                f"{after.exchange}, {count(after.symbols)}: {kind}",
+                *_compared(lambda s: f"{s:.1f} s", before[after.exchange, after.symbols][kind], after_s),
+            ),
+            "bad" if after.problems else "",
+        )
+        for after in b.perpetual_starts
+        for kind, after_s in after.live_s.items()
+        if kind in before.get((after.exchange, after.symbols), ())
+    ]
+    title = "perpetuals: from the start of the feed until the last symbol has data"
+    return [Sheet("perpetuals", title, ("exchange, symbols", "A", "B", "B/A"), rows)] if rows else []
+
+
+def _compared(shown: Callable[[float], str], before: float | None, after: float | None) -> tuple[str, ...]:
+    """Return both values, and by what factor the second is more."""
+    both = (NONE if value is None else shown(value) for value in (before, after))
+    return (*both, _change(after / before if before and after is not None else None))
 
 
 def _by_key(report: Report, section: str) -> dict[tuple[str, str, Load], Run]:

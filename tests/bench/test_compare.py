@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from example import report, run
+from example import PERPETUALS, PERPETUALS_START, report, run
+from msgspec import structs
 
 from bench.compare import judge, main, pairs, sheets, warnings
 from bench.report import Cost, Report, save
@@ -70,6 +71,28 @@ def test_another_host_version_or_mode_is_warned_of() -> None:
 def test_without_a_limit_nothing_fails(compare, capsys) -> None:
     assert compare(report(), slower(9.0)) == 0
     assert "▲9.00x" in capsys.readouterr().out
+
+
+def test_perpetuals_are_compared_where_both_had_the_same() -> None:
+    slow = structs.replace(
+        PERPETUALS, latency_us={"p50": 450.0}, resident_mb={"feed": 200.0, "merger": 108.0}
+    )
+    late = structs.replace(PERPETUALS_START, live_s={"ticker": 2.0, "book": 6.0}, problems=["refused"])
+    b = report(perpetuals=[structs.replace(PERPETUALS, busiest_per_s=1.0), slow], perpetual_starts=[late])
+    loads, starts = (each for each in sheets(report(), b) if each.section == "perpetuals")
+    (row,) = loads.rows
+    assert list(row.cells) == [
+        "bybit, 500, 300/s",
+        *("300 us", "450 us", "▲1.50x"),
+        *("2,000 us", "-", "-"),
+        *("125.0", "125.0", "1.00x"),
+        *("154", "308", "▲2.00x"),
+    ]
+    assert [list(each.cells) for each in starts.rows] == [
+        ["bybit, 500: ticker", "2.0 s", "2.0 s", "1.00x"],
+        ["bybit, 500: book", "3.0 s", "6.0 s", "▲2.00x"],
+    ]
+    assert starts.rows[0].tone == "bad"
 
 
 @pytest.mark.long
