@@ -123,9 +123,10 @@ def _decode(arguments: argparse.Namespace) -> int:
         if more := len(found.bad_lines[BAD_SHOWN:]):
             print(f"feedhandler: {file}: and {more:,} more", file=sys.stderr)
         if found.cut:
-            print(f"feedhandler: {file}: {found.cut}; what is before it was read", file=sys.stderr)
+            rest = "; what is before it was read" if found.lines else ""
+            print(f"feedhandler: {file}: {found.cut}{rest}", file=sys.stderr)
         if not found.is_right:
             status = EXIT_FAILED
-        elif found.bad_lines:
+        elif found.bad_lines or not found.lines:
             status = status or EXIT_CONFIG
     return status

@@ -1,5 +1,6 @@
 """`feedhandler captures list` and `verify`: what a directory of recordings holds, and whether it is complete."""
 
+import contextlib
 import datetime
 import sys
 import time
@@ -63,20 +64,50 @@ class ListedFeed(msgspec.Struct, kw_only=True):
 def show_list(path: Path, exchanges: Sequence[str], *, is_json: bool) -> int:
     """Print what there is; returns the exit status. Raises ConfigError."""
     _check(path)
-    found = directory.find(path, exchanges)
-    if not found:
-        raise ConfigError(f"{path}: there are no recordings in it")
-    entries = {entry.path: entry for entry in directory.manifest(path)}
-    being_written = directory.open_files(path, found)
-    for feed, files in found.items():
-        listed = ListedFeed(
-            feed=feed, segments=[_listed(path, file, entries, file.path in being_written) for file in files]
-        )
+    for listed in _list(path, exchanges):
         if is_json:
             print(msgspec.json.encode(listed).decode(), flush=True)
         else:
             print("\n".join(_list_lines(listed)), flush=True)
     return EXIT_OK
+
+
+def _list(path: Path, exchanges: Sequence[str]) -> list[ListedFeed]:
+    """Return what there is. Raises ConfigError if that is nothing, or cannot be read."""
+    with _readable(path):
+        found = directory.find(path, exchanges)
+        if not found:
+            raise ConfigError(_nothing(path))
+        entries = {entry.path: entry for entry in directory.manifest(path)}
+        being_written = directory.open_files(path, found)
+        return [
+            ListedFeed(
+                feed=feed,
+                segments=[_listed(path, file, entries, file.path in being_written) for file in files],
+            )
+            for feed, files in found.items()
+        ]
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn an OSError into a ConfigError that names the file."""
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads what is printed has enough
+        raise
+    except OSError as exc:
+        raise ConfigError(f"{exc.filename or path}: cannot be read: {exc.strerror or exc}") from exc
+
+
+def _nothing(path: Path) -> str:
+    """Return that there are no recordings in a directory, and what is in their place."""
+    text = f"{path}: there are no recordings in it"
+    names = sorted(each.name for each in path.iterdir() if ".jsonl" in each.suffixes)
+    captures = [name for name in names if name != directory.MANIFEST]
+    if not captures:
+        return text
+    return f"{text}, but captures such as {captures[0]}: `feedhandler captures decode FILE...` looks at those"
 
 
 def _listed(
@@ -130,11 +161,11 @@ def verify(
 ) -> int:
     """Print what is missing; returns the exit status. Raises ConfigError."""
     _check(path)
-    progress = _Progress(path, 2 if has_ids else 1)
-    try:
+    with _readable(path):
+        progress = _Progress(path, 2 if has_ids else 1)
         reports = directory.verify(path, exchanges, progress.look)
         if not reports:
-            raise ConfigError(f"{path}: there are no recordings in it")
+            raise ConfigError(_nothing(path))
         is_whole = all(report.is_complete for report in reports)
         for report in reports:
             found = _quality(path, report.feed, progress) if has_ids else None
@@ -148,8 +179,6 @@ def verify(
                     *(_quality_lines(found, shows_all=shows_all) if found else ()),
                 ]
                 print("\n".join(lines), flush=True)
-    except OSError as exc:
-        raise ConfigError(f"{exc.filename or path}: cannot be read: {exc.strerror or exc}") from exc
     if not all(report.is_sound for report in reports):
         return EXIT_CONFIG
     return EXIT_OK if is_whole else EXIT_FAILED

@@ -114,6 +114,8 @@ class CaptureReader:
                 continue
             if item is not None:
                 yield item
+        if not self.lines:
+            self.cut = self.cut or "it is empty"
         if before:
             self.cut = self.cut or f"line {self.lines}, the last one, is cut short: {before}"
 

@@ -36,6 +36,9 @@ class CompressedFile:
     def __init__(self, path: Path) -> None:
         try:
             self._file = path.open("rb")
+        except IsADirectoryError:
+            text = "is a directory; `feedhandler captures verify` is for one that a recorder has written"
+            raise ConfigError(f"{path}: {text}") from None
         except OSError as exc:
             raise ConfigError(f"{path}: {exc.strerror}") from exc
         try:

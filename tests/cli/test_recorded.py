@@ -58,6 +58,14 @@ def test_an_interrupted_end_is_told_and_no_error(capsys, tmp_path):
     assert "cut short" in err
 
 
+def test_an_empty_file_is_no_recording_and_a_directory_is_for_another_command(capsys, tmp_path):
+    status, _, err = run(capsys, tmp_path, [])
+    assert status == 2
+    assert "it is empty\n" in err
+    assert main(["captures", "decode", str(tmp_path)]) == 2
+    assert "is a directory; `" in capsys.readouterr().err
+
+
 def test_an_exchange_that_there_is_not_is_named(capsys, tmp_path):
     status, _, err = run(capsys, tmp_path, RIGHT, options=["--exchange", "kraken"])
     assert status == 2

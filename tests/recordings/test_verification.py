@@ -266,6 +266,25 @@ def test_where_there_is_nothing_the_commands_say_so(tmp_path, capsys, command):
         assert words in err
 
 
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_what_cannot_be_opened_is_named_and_captures_are_no_recordings(place, tmp_path, capsys, command):
+    place.put([plan(), opened(), *frames(5)])
+    (name,) = (place.path / "binance").iterdir()
+    name.with_name("20261130T220615.123456789Z.segment").symlink_to(tmp_path / "gone")
+    status, _, err = run(capsys, command, place.path)
+    assert status == 2
+    assert "20261130T220615.123456789Z.segment: cannot be read: No such file" in err
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "manifest.jsonl").touch()
+    assert "but captures" not in run(capsys, command, other)[2]
+    (other / "monday.jsonl.zst").touch()
+    status, _, err = run(capsys, command, other)
+    assert status == 2
+    assert "captures such as monday.jsonl.zst" in err
+    assert "captures decode FILE" in err
+
+
 def test_a_long_look_says_how_far_it_is(place, capsys, monkeypatch):
     monkeypatch.setattr("feedhandler.cli.verifying.PROGRESS_S", 0.0)
     place.put([plan(), opened(), *frames(5)])
