@@ -131,9 +131,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         list(CaptureReader(tmp_path))
 
 
-def test_an_empty_file_has_no_items(tmp_path):
+def test_an_empty_file_has_no_items_and_is_called_empty(tmp_path):
     reader, items = read(tmp_path, "")
-    assert (items, reader.bad, reader.cut) == ([], [], "")
+    assert (items, reader.bad, reader.cut) == ([], [], "it is empty")
 
 
 def test_a_compressed_file_is_known_by_its_bytes(tmp_path):
