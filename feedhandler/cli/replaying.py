@@ -85,7 +85,10 @@ def _speed(text: str) -> float:
     """Return how many times as fast; 0: as fast as it is read."""
     if text == "max":
         return 0.0
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= SPEED_MAX:
         raise argparse.ArgumentTypeError(f"{text} is neither max nor a number above 0, up to {SPEED_MAX:g}")
     return value

@@ -736,6 +736,12 @@ def parameters(url: str) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
+def newest_time(state: State, time_ns: int, recv_ns: int) -> int:
+    """Return the newer of a state's event time and another's; a known one that cannot be gives way to any."""
+    known_ns = state.exchange_ns
+    return time_ns if known_ns > recv_ns + state.ahead_ns_max else max(known_ns, time_ns)
+
+
 def in_base_asset(count: Count, size: ContractSize) -> Count:
     """Return how much so many contracts are: multiplied, then divided, so 3 of 0.1 are 0.3. None stays None."""
     return count if count is None or size is WHOLE else count * size[0] / size[1]

@@ -93,6 +93,7 @@ from feedhandler.exchanges.base import (
     decode_rest,
     decode_sparse,
     in_base_asset,
+    newest_time,
     parameters,
     read_rows,
     requested,
@@ -704,7 +705,7 @@ class KuCoinSpot(KuCoinMarket):
         state.exchange_sequence = data.sequence
         # The time is that of the last match, hours ago perhaps: it may be the newest that is known, and else tells
         # nothing. So the quote that comes along cannot be put in order, and that of the snapshot has to do.
-        state.exchange_ns = max(state.exchange_ns, (data.time or data.time_as_in_spec) * NS_PER_MS)
+        state.exchange_ns = newest_time(state, (data.time or data.time_as_in_spec) * NS_PER_MS, recv_ns)
         state.last = data.price or NAN
         state.on_news(recv_ns)
         emit(state)
@@ -1070,7 +1071,7 @@ class KuCoinLinear(KuCoinMarket):
                 trade = trade_id, price, in_base_asset(size, contract), side
                 state.publish(trade, time_ns, recv_ns, emit, sequence=number, flags=LAST_FLAG)
         if ticker is not None and ticker.accept(LAST, line, number, recv_ns):
-            ticker.exchange_ns = max(ticker.exchange_ns, time_ns)
+            ticker.exchange_ns = newest_time(ticker, time_ns, recv_ns)
             ticker.last = price
             ticker.on_news(recv_ns)
             emit(ticker)

@@ -77,6 +77,7 @@ from feedhandler.exchanges.base import (
     decode_rest,
     decode_sparse,
     in_base_asset,
+    newest_time,
     parameters,
     read_row,
     read_rows,
@@ -965,7 +966,7 @@ class OkxLinear(OkxMarket):
             hours = (data.next_funding_time - data.funding_time) / MS_PER_HOUR
             state.funding_interval_h = hours if data.funding_time and hours > 0.0 else NAN
             state.predicted_funding_rate = data.next_funding_rate
-        state.exchange_ns = max(state.exchange_ns, time_ns)
+        state.exchange_ns = newest_time(state, time_ns, recv_ns)
         if state.update(recv_ns):
             emit(state)
 

@@ -68,7 +68,7 @@ def find_runs(source: Path, exchanges: Sequence[str] = ()) -> list[Run]:
         with source.open("rb") as file:
             is_segment = file.read(len(segments.MAGIC)) == segments.MAGIC
     except OSError as exc:
-        raise ConfigError(f"{source}: {exc.strerror}") from exc
+        raise ConfigError(f"{exc.filename or source}: {exc.strerror}") from exc
     if is_segment:
         named = directory.segment_file(source.absolute())
         (run,) = _runs_of([named or SegmentFile(source, "", WHOLE, 0)])

@@ -149,7 +149,7 @@ def test_what_was_wanted_is_wanted_again(tmp_path, capsys):
     ("arguments", "text"),
     [
         (["--speed", "0"], "neither max nor a number above 0"),
-        (["--speed", "fast"], "invalid"),
+        (["--speed", "fast"], "fast is neither max nor a number above 0"),
         (["--exchange", "nosuch"], "is no exchange"),
     ],
 )

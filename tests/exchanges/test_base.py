@@ -381,6 +381,29 @@ def test_a_time_is_of_the_present_by_the_exchanges_clock():
     assert state.accept(STATISTICS, exchange.line, present + SECOND // 2, later, True)
 
 
+@pytest.mark.parametrize(
+    ("exchange", "kind", "name", "stated"),
+    [
+        ("kucoin", "ticker", "ticker", b'"time":1790000000'),
+        ("kucoin_linear", "ticker", "execution", b'"ts":1790000000'),
+        ("okx_linear", "contract", "mark_price", b'"ts":"1790000000'),
+    ],
+)
+def test_a_time_that_cannot_be_does_not_outlive_the_next_one(exchange, kind, name, stated):
+    market = make(exchange, NATIVES[exchange])
+    if kind not in ("ticker", "depth"):
+        market.add([NATIVES[exchange]], wire.SIMULATED, kind)
+    state = market.states[kind][NATIVES[exchange]]
+    frame = load(exchange, name)
+    assert stated in frame
+    ahead, later = (frame.replace(stated, stated.replace(b"0000000", at)) for at in (b"0009999", b"0000001"))
+    market.decode(ahead, RECV_NS, market.line, lambda state: None)
+    assert state.flags & wire.BAD_EXCHANGE_TIME
+    market.decode(later, RECV_NS + 2 * SECOND, market.line, lambda state: None)
+    assert not state.flags & wire.BAD_EXCHANGE_TIME
+    assert state.exchange_ns < RECV_NS + 2 * SECOND
+
+
 def test_a_topic_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="bytes, 63 fit"):
         make("binance", "B" * 60)
