@@ -83,11 +83,10 @@ define STATIC
 	$(BIN)/mypy
 endef
 
-# What is short waits more than it works.
-check: WORKERS = 5
 check: $(VENV)/.test ## before each commit: format, lint, types, all short tests (under a minute)
 	$(STATIC)
-	$(PYTEST) -m "not e2e and not long and not many and not world" --ignore tests/third_party
+	$(PYTEST) -m "not e2e and not long and not many and not world" --ignore tests/third_party \
+	  --hypothesis-profile before-commit
 
 # Without what was compiled: the hot path once more, as it runs where there is no compiler.
 IN_PYTHON := $(addprefix tests/,client/test_subscribed_books.py data/test_book.py data/test_kept_book.py \

@@ -22,6 +22,7 @@ for number in (signal.SIGHUP, signal.SIGINT):
 settings.register_profile(
     "feedhandler", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("before-commit", settings.get_profile("feedhandler"), max_examples=25)
 settings.load_profile("feedhandler")
 
 

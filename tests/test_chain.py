@@ -24,6 +24,7 @@ def test_so_it_is_with_trades_depth_and_books(seed):
     chain_plays.whole_chain(seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_processes_that_are_held_up_briefly_are_not_noticed(seed):
     chain_plays.held_up(seed)

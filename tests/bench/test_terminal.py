@@ -96,6 +96,7 @@ def test_piped_tables_have_no_escapes_and_fit(capsys: pytest.CaptureFixture[str]
     assert max(map(len, out.splitlines())) <= PIPED_WIDTH
 
 
+@pytest.mark.long
 def test_a_narrow_terminal_loses_no_figure() -> None:
     wide, narrow = text(report()), text(report(), width=60)
     for line in wide.splitlines():

@@ -301,6 +301,7 @@ def test_a_market_without_subscribers_is_named_and_waited_for_no_longer(tmp_path
     assert logged(caplog, "nobody has subscribed to bybit spot:")
 
 
+@pytest.mark.long
 def test_rest_is_answered_as_it_was(tmp_path):
     small(tmp_path)
 

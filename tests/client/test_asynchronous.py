@@ -106,6 +106,7 @@ def test_many_are_received_at_once(with_publisher):
     with_publisher(test)
 
 
+@pytest.mark.long
 def test_one_that_does_not_take_its_records_leaves_the_rest_to_the_publisher(with_publisher):
     count = 30_000
 

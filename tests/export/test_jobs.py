@@ -113,6 +113,7 @@ def test_other_kinds_are_added(tmp_path, done):
     assert len(done) == 4
 
 
+@pytest.mark.long
 def test_what_retention_has_taken_stays_exported_and_the_rest_is_added(place, done):
     """Also if the last segment was still being written then."""
     first, second = sorted((place / "r" / "binance").iterdir())

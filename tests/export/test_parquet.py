@@ -54,6 +54,7 @@ def duck(query):
         return session.execute(query).fetchall()
 
 
+@pytest.mark.long
 def test_duckdb_reads_them_as_they_stand(exported):
     first, second = duck(f"""
         select kind, exchange, date, symbol, count(*), min(price)

@@ -480,6 +480,7 @@ def test_a_line_begins_with_the_book_that_is_ahead_not_with_that_of_a_leader_whi
     assert world.state.lines[begins.line.index].last_id == newest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_a_quiet_book_is_quiet_and_is_repeated(exchange):
     world = World(exchange, legs=1)

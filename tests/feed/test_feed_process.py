@@ -99,6 +99,7 @@ class Failing:
         raise HttpRefused("enough", 0.0)
 
 
+@pytest.mark.long
 def test_what_a_library_raises_at_the_first_list_is_an_attempt_like_others(tmp_path):
     async def play():
         feed = feed_of(tmp_path, Failing(2))

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import world as worlds
 from quiet import Calm
+from seeds import first_of
 from world import EPOCH_NS, PLAYED, World
 
 from feedhandler.data import wire
@@ -17,7 +18,7 @@ from feedhandler.data.units import NS_PER_DAY, NS_PER_S
 
 @pytest.mark.world
 @pytest.mark.parametrize("legs", [1, 2, 3])
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 def test_connections_are_renewed_before_their_maximum_age_and_no_update_is_missed(exchange, legs):
     world = World(exchange, legs, max_age_s=40.0)
     oldest = 0
@@ -46,7 +47,7 @@ def test_legs_do_not_come_of_age_together():
     assert all(b - a > NS_PER_S for a, b in itertools.pairwise(times))
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 def test_a_quiet_market_is_renewed_too_and_stays_what_it_was(exchange):
     world = World(exchange, symbols=3, quiet=(1,), max_age_s=30.0)
     world.run(3)
@@ -159,7 +160,7 @@ def test_a_process_that_starts_inside_a_window_has_new_connections_already():
     assert not window.opens(20_000 * NS_PER_DAY + NS_PER_DAY // 4)
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 @pytest.mark.parametrize("legs", [1, 2])
 def test_a_channel_that_is_acknowledged_and_silent_on_the_new_connection_is_asked_for_again(exchange, legs):
     world = World(exchange, legs)
@@ -240,7 +241,7 @@ def test_a_quiet_book_that_is_repeated_is_news_after_a_renewal_too():
 # --- redundancy
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 def test_one_leg_that_dies_costs_no_update_and_says_nothing(exchange):
     world = World(exchange, legs=2)
     world.run(5)
@@ -252,7 +253,7 @@ def test_one_leg_that_dies_costs_no_update_and_says_nothing(exchange):
     assert world.flagged == []
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 def test_one_leg_that_stalls_costs_no_update_and_is_replaced(exchange):
     world = World(exchange, legs=2)
     world.run(5)
@@ -366,7 +367,7 @@ def all_stale(world):
     return all(world.flags[native] & wire.STALE for native in world.natives)
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 @pytest.mark.parametrize("has_canary", [True, False])
 def test_a_connection_that_acknowledges_everything_and_brings_nothing_is_found_in_half_a_minute(
     exchange, has_canary
@@ -392,7 +393,7 @@ def test_a_connection_that_acknowledges_everything_and_brings_nothing_is_found_i
     assert (session.attempts, session.is_stale) == (0, False)
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 def test_connections_without_data_are_attempts_that_came_to_nothing(exchange):
     world = World(exchange, max_attempts=3)
     world.mutes_until = FOREVER
@@ -423,7 +424,7 @@ def test_an_exchange_on_which_hardly_anything_changes_is_no_dead_one(exchange, e
     assert world.missed() == {}
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 @pytest.mark.parametrize("lost", [1, 3])
 @pytest.mark.parametrize("heals", [0, 1])
 def test_symbols_without_data_from_the_start_are_found_and_mended(exchange, lost, heals):
@@ -444,7 +445,7 @@ def test_symbols_without_data_from_the_start_are_found_and_mended(exchange, lost
     assert world.missed() == {}
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 def test_a_quote_without_data_from_the_start_stays_stale_while_there_are_trades(exchange):
     """Slower channels fill it, and no answer of REST has only what is known."""
     world = Calm(exchange, 1, symbols=2, quiet=(0, 1))
@@ -469,7 +470,7 @@ def test_a_quote_without_data_from_the_start_stays_stale_while_there_are_trades(
     assert world.all_live()
 
 
-@pytest.mark.parametrize("exchange", PLAYED)
+@pytest.mark.parametrize("exchange", first_of(PLAYED))
 @pytest.mark.parametrize("has_canary", [True, False])
 def test_a_leg_that_never_brings_anything_is_found_beside_one_that_does(exchange, has_canary):
     world = World(exchange, legs=2, has_canary=has_canary)

@@ -6,6 +6,7 @@ import json
 import random
 import time
 
+import pytest
 import uvloop
 from aiohttp import web
 from patience import until
@@ -196,6 +197,7 @@ def test_a_socket_that_lives_and_brings_nothing_any_more_is_found_beside_one_tha
         assert exchange.session.condition == 0
 
 
+@pytest.mark.long
 def test_a_socket_that_acknowledges_and_is_silent_from_the_beginning_is_found_and_no_success():
     for path in BinanceLinear.paths:
         exchange = Exchange(kinds=("trade",), backoff_min_s=1.0, backoff_max_s=1.0)

@@ -818,6 +818,7 @@ def test_the_silence_of_what_never_rests_is_that_of_the_connection():
     assert world.session.attempts == 1
 
 
+@pytest.mark.long
 def test_what_was_never_seen_to_be_busy_is_no_canary():
     """Where the instrument rests as the others do, its silence says nothing."""
     world, answer = quiet_world("binance", canary="BTCUSDT", stale_after_s=5.0, reconnect_after_s=30.0)

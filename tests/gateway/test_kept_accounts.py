@@ -328,6 +328,7 @@ def test_a_stream_that_breaks_is_made_anew_and_what_it_missed_is_asked_for(tmp_p
     play(tmp_path, scene, exchange)
 
 
+@pytest.mark.long
 def test_what_keeps_failing_keeps_its_pause_whatever_the_stream_tells_and_a_healed_account_is_looked_at_again(
     tmp_path,
 ):

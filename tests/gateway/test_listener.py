@@ -101,6 +101,7 @@ def test_who_says_a_byte_now_and_then_is_closed_as_well(tmp_path):
     play(tmp_path, scene, idle_s=SOON_S)
 
 
+@pytest.mark.long
 def test_a_connection_between_requests_and_a_websocket_live_on(tmp_path):
     async def scene(connect):
         idle, idle_writer = await connect()

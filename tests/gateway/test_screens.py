@@ -187,6 +187,7 @@ def test_a_client_hears_of_what_it_asked_for_only(tmp_path):
     play(tmp_path, scene)
 
 
+@pytest.mark.long
 def test_updates_are_conflated_at_the_clients_own_rate(tmp_path):
     async def scene(desk):
         async with desk.client("?per_s=50") as fast, desk.client() as slow:
@@ -254,6 +255,7 @@ def test_beyond_this_machine_nothing_is_told_before_the_token(tmp_path, monkeypa
     play(tmp_path, scene, 'hosts = ["feeds.example"]\n', host="0.0.0.0")
 
 
+@pytest.mark.long
 def test_trades_and_depth_come_of_the_symbols_that_are_named(tmp_path):
     async def scene(desk):
         desk.depth(3)
@@ -319,6 +321,7 @@ def test_an_address_may_name_the_kinds(tmp_path):
     play(tmp_path, scene)
 
 
+@pytest.mark.long
 def test_a_wish_that_cannot_be_is_refused_once_and_by_name(tmp_path):
     wishes = [
         (

@@ -167,6 +167,7 @@ def test_a_disk_that_fails_stops_the_recording_and_nothing_else(tmp_path, monkey
     uvloop.run(main())
 
 
+@pytest.mark.long
 def test_too_little_room_stops_the_recording_and_the_gap_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("feedhandler.feed.tap.HELD_SIZE_MAX", 20_000)
 
@@ -230,6 +231,7 @@ def test_a_disk_that_is_slow_makes_the_feed_wait_and_nothing_else(tmp_path, monk
     uvloop.run(main())
 
 
+@pytest.mark.long
 def test_segments_begin_by_time_and_go_on_without_a_gap(tmp_path):
     async def main():
         async with World(tmp_path, segment_s=1) as world:

@@ -216,6 +216,7 @@ def test_a_key_that_is_added_is_let_in_and_one_that_is_withdrawn_is_thrown_out(w
     assert not desk.poll(0)
 
 
+@pytest.mark.long
 def test_connections_that_say_nothing_keep_nobody_out_and_are_ended(world):
     world.beyond.stream.send(ticker(BTC, 1))
     port = int(world.ticks.rpartition(":")[2])
@@ -248,6 +249,7 @@ def test_a_kind_that_keeps_every_record_has_no_last_value_but_its_condition(worl
     assert not sub.poll(0)
 
 
+@pytest.mark.long
 def test_last_values_for_those_who_join_and_leave_are_so_many_a_second(world, monkeypatch):
     stream = world.beyond.stream
     sent = []

@@ -145,6 +145,7 @@ def test_one_that_was_killed_is_told(tmp_path, started, monkeypatch):
         list(replay.messages(small(tmp_path)))
 
 
+@pytest.mark.long
 def test_who_decodes_elsewhere_finds_modules_where_the_caller_does(tmp_path, monkeypatch, started):
     """Such as the package itself, where a program has put its folder on the path."""
     body = "from feedhandler.replay.streams import PlayedFeed\n\n\nclass Theirs(PlayedFeed):\n    pass\n"

@@ -653,6 +653,7 @@ def test_every_kind_comes_by_its_path_whatever_the_schedule(settings):
     run(scenario())
 
 
+@pytest.mark.long
 def test_marks_come_by_the_clock_of_what_nobody_trades():
     """The last of all changes less than once in ten seconds, on average."""
 

@@ -102,6 +102,7 @@ def test_a_connection_has_a_token_and_topics_of_its_market_alone(exchange, clock
     assert reply.close is not None
 
 
+@pytest.mark.long
 def test_what_is_sent_is_read_as_it_is_meant(exchange, clock):
     market, each = adapter(exchange, clock), exchange.linear.by_symbol[NATIVE]
     size = float(multiplier_of(each))

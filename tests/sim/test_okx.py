@@ -138,6 +138,7 @@ def test_best_levels_are_pushed_after_ten_ms_at_the_earliest_and_again_after_a_m
     assert len(quiet.seen) == 3
 
 
+@pytest.mark.long
 def test_a_trade_is_what_one_order_took_at_one_price_under_the_last_id():
     world, exchange = playing("trades:BTC-USDT")
     fills: list = []

@@ -130,6 +130,7 @@ def test_a_quote_is_new_when_it_differs():
     assert seen == {True, False}, "orders far from the best price leave it alone"
 
 
+@pytest.mark.long
 def test_books_are_deep_where_much_is_traded_and_stay_so():
     instruments = instruments_of(universe(1, 300, ODD), 1)
     for index, low, high in ((0, 1000, 2000), (100, 90, 220), (299, 8, 80)):

@@ -18,6 +18,7 @@ def make() -> Perpetual:
     return Perpetual(contract, 8 * HOUR_NS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("has_book", [False, True])
 def test_a_contract_has_a_market_of_its_own_that_stays_near_its_pairs(has_book):
     contract = make().contract

@@ -41,6 +41,7 @@ def test_a_subscriber_hears_quotes_and_breaks_no_rule(exchange):
     run(scenario())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("exchange", SIMULATED)
 def test_what_was_sent_on_a_connection_can_be_compared_with_what_came(exchange):
     async def scenario() -> None:
@@ -109,6 +110,7 @@ def test_no_compression_even_if_offered():
     run(scenario())
 
 
+@pytest.mark.long
 def test_a_client_that_does_not_read_is_cut_off(monkeypatch):
     async def scenario() -> None:
         monkeypatch.setattr("feedhandler.sim.server.WRITE_LIMIT", 200_000)

@@ -396,6 +396,7 @@ PINGS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("exchange", SIMULATED)
 def test_a_half_open_connection_is_silent_answers_nothing_and_ends_nobody_elses(exchange):
     async def scenario() -> None:

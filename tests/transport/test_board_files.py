@@ -83,6 +83,7 @@ def test_topics_appear_when_they_are_added_and_keep_their_index(make):
         reader.newest(-1)
 
 
+@pytest.mark.long
 @given(depth=st.integers(2, 9), count=st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("kind", twins.FORMS)

@@ -143,6 +143,7 @@ def test_one_that_reads_is_told_nothing_while_another_does_not(world, outlet):
     assert len(taken(world.drain(slow))[1]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", [b"@all", b"@latest"])
 def test_one_that_declared_a_mode_has_its_own_notices(world, outlet, mode):
     sock = world.subscriber(mode, b"print.", RCVHWM=1)
@@ -154,6 +155,7 @@ def test_one_that_declared_a_mode_has_its_own_notices(world, outlet, mode):
     assert all(topic == mode.decode() for topic, _ in taken(world.drain(sock))[1])
 
 
+@pytest.mark.long
 def test_a_batch_that_finds_no_room_is_told_when_there_is_some_again(world):
     outlet = world.outlet(is_batched=True, queue_size_max=100_000)
     sock = subscriber(world, outlet, b"")
@@ -211,6 +213,7 @@ def batch(number):
     return b"".join([printed(t, number) for t in TOPICS] + [ticker(BTC, number)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hanging", [1, 4])
 def test_what_hangs_at_the_batch_endpoint_has_a_message_counted_once(world, hanging, monkeypatch):
     outlet = world.outlet(is_batched=True, queue_size_max=100_000)

@@ -104,6 +104,7 @@ def test_the_newest_reaches_a_reader_that_keeps_up_without_delay(world, outlet):
         assert sequences(world.receive(sock)) == [number]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["ipc", "tcp"])
 def test_a_latest_reader_that_stops_gets_the_newest_of_each_topic_when_it_reads_again(world, scheme):
     endpoint = world.endpoint() if scheme == "ipc" else free_endpoint()
@@ -125,6 +126,7 @@ def test_a_latest_reader_that_stops_gets_the_newest_of_each_topic_when_it_reads_
     assert skipped(late) + len(sequences(late)) == 2 * count, "and it is told how many it did not get"
 
 
+@pytest.mark.long
 def test_all_tells_how_many_were_passed_over_and_that_is_the_size_of_the_holes(world, outlet):
     slow = declare(world, outlet, b"@all", RCVHWM=100)
     count = 8000
@@ -212,6 +214,7 @@ def test_the_last_declaration_counts_also_if_it_was_made_before(world, outlet):
         assert sequences(world.receive(sock)) == [number]
 
 
+@pytest.mark.long
 def test_who_cancels_what_he_never_declared_gets_no_longer_queue(world, outlet):
     slow = world.subscriber(b"ticker.", RCVHWM=10)
     slow.set(zmq.SUBSCRIBE, b"@all")

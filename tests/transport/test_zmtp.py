@@ -185,6 +185,7 @@ def test_our_uplink_and_our_inlet_understand_each_other(world):
     assert world.received == [b"%d" % number * 50 for number in range(1000)]
 
 
+@pytest.mark.long
 def test_a_merger_that_does_not_read_costs_messages_and_no_time(world):
     uplink = world.uplink(queue_size_max=100_000)
     merger = world.socket(zmq.SUB, RCVHWM=1)
@@ -279,6 +280,7 @@ def test_any_bytes_and_any_cut_leave_the_outlet_running(world, seed):
     assert world.receive(sock) == [ticker()]
 
 
+@pytest.mark.long
 def test_heartbeats_of_a_libzmq_subscriber_are_answered(world):
     outlet = world.outlet()
     sock = world.subscriber(b"ticker.", HEARTBEAT_IVL=50, HEARTBEAT_TIMEOUT=1000, HEARTBEAT_TTL=1000)
@@ -403,6 +405,7 @@ def test_thousands_of_exact_subscriptions_cost_little_and_each_hears_its_own(wor
     assert world.receive(sock, 7500) == topics[::2] * 3
 
 
+@pytest.mark.long
 def test_one_that_goes_on_subscribing_without_reading_is_not_read_and_gets_it_all_when_it_reads(world):
     """Neither its queue nor what it asks piles up here: that waits in its own kernel's buffer."""
     outlet = world.outlet()
