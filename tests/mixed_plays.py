@@ -2,7 +2,8 @@
 
 import random
 
-from chain_plays import PROCESS_FAULTS, heal
+import chain_plays
+from chain_plays import PROCESS_FAULTS
 from mixed import SYMBOLS, Mixed
 from played import DELAY_NS
 from world import HEALS_S
@@ -17,7 +18,8 @@ SPARED_S, WHATEVER_S = 45, 45
 LASTS_S = 3
 BOOKS_AGAIN_S = 120  # as in `chain_plays`
 SETTLES_NS = 3 * NS_PER_S  # of a connection: what its channels begin with has come
-RESTS_S = 3  # what was sent has come; no longer, for a busy market that is silent is soon suspected
+# What was sent has come, also of what is told each 3 s; no longer, for a silent busy market is soon suspected.
+RESTS_S = 3.5
 TOLD_S = 90
 SETTLED, FUNDED = "ETH/USDT:USDT", "SOL/USDT:USDT"  # what is settled, and what is funded otherwise
 FUNDED_HOURS = 2
@@ -265,6 +267,13 @@ def look_at_idle(mixed, idle):
 def is_about(flagged, changed):
     topic = next(each for each in flagged if isinstance(each, str) and "." in each)
     return tuple(topic.split(".", 2)[1:]) in changed
+
+
+def heal(mixed):
+    """No more faults: of processes, nor of exchanges, whether a feed is there to meet them or not."""
+    chain_plays.heal(mixed)
+    for venue in mixed.markets:
+        venue.played.heal(mixed.exchange_now())
 
 
 def rest(mixed, *, is_spared=False):
