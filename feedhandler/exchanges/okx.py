@@ -960,7 +960,8 @@ class OkxLinear(OkxMarket):
         time_ns = data.ts * NS_PER_MS
         if not state.accept(list(CONTRACT_CHANNELS).index(channel), line, time_ns, recv_ns, True):
             return
-        setattr(state, CONTRACT_CHANNELS[channel], value)
+        is_price = channel in (MARK, INDEX)  # which is not 0: it is not known
+        setattr(state, CONTRACT_CHANNELS[channel], (value or NAN) if is_price else value)
         if channel == FUNDING:
             state.next_funding_ns = data.funding_time * NS_PER_MS
             hours = (data.next_funding_time - data.funding_time) / MS_PER_HOUR

@@ -407,6 +407,9 @@ class LineSubscriptions:
         if command.is_leaving:
             return "" if is_last else self._retry(command, "no answer", now)
         wanted = [topic for topic in command.topics if topic in self._channels]
+        for topic in wanted:
+            if heard_ns := self._heard_ns(topic):
+                self._on_ack([topic], now, heard_ns)
         command.topics = (*self._silent(wanted), *[t for t in self._canary_topics() if t in command.topics])
         if command.topics and is_last:
             self._await_data(command.topics, now)

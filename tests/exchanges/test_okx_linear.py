@@ -77,6 +77,7 @@ CONTRACT = {
         "exchange_ns": T0 + 220 * MS,
     },
     "open_interest": {"open_interest": 32100.5, "exchange_ns": T0 + 230 * MS},
+    "mark_price_zero": {"exchange_ns": T0 + 200 * MS},
     "mark_price_empty": DecodeError,
     "mark_price_nan": DecodeError,
     "mark_price_lacks_time": DecodeError,

@@ -170,6 +170,23 @@ def test_what_was_asked_for_without_an_answer_is_taken_back_when_it_is_unwanted(
     assert desk.held == set()
 
 
+def test_data_are_an_answer_where_none_comes():
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.send()
+    heard, silent = desk.exchange.tickers["A"], desk.exchange.tickers["B"]
+    for channel in range(2):
+        assert heard.accept(channel, desk.line, 5, UNIX + 3)
+    assert not desk.subscriptions.brings(heard)
+    desk.now += ACK_TIMEOUT_NS
+    assert desk.subscriptions.watch(desk.now, delivers=True) == ""
+    assert desk.subscriptions.brings(heard), "so what it lacks besides is requested"
+    assert desk.subscriptions.answered_ns("tickers.A") == UNIX + 3
+    assert not desk.subscriptions.brings(silent)
+    desk.now = max(desk.now, desk.subscriptions.due_mono_ns)
+    assert set(desk.send()["args"]) == topics("B"), "asked for again"
+
+
 def test_what_waits_in_two_requests_is_dropped_from_both():
     desk = Desk("A", "B")
     desk.subscriptions.start(desk.now)
