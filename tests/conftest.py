@@ -28,7 +28,8 @@ settings.load_profile("feedhandler")
 
 # The files that take longest, by the table that is printed: no worker is left alone with one of them at the end.
 LONGEST = (
-    *("test_walk.py", "test_supervised.py", "test_stream.py", "test_daemon.py", "test_renewal.py"),
+    *("test_walk.py", "test_perpetuals.py", "test_dashboard.py", "test_whole_books.py", "test_supervised.py"),
+    *("test_stream.py", "test_daemon.py", "test_renewal.py"),
     # And of `make check`.
     *("test_server_faults.py", "test_screens.py", "test_websocket.py", "test_recorder_process.py"),
     *("test_server_books.py", "test_server.py", "test_sources.py", "test_zmtp.py", "test_gap_notice.py"),
