@@ -86,7 +86,7 @@ class Link:
                 f"mode is {mode!r}, and the relay has no modes for other hosts: libzmq sends the same to all; leave"
                 " mode out"
             )
-        self.is_conflated = declaration not in (b"", modes.ALL)
+        self.is_conflated = modes.is_conflated(declaration)
         self.endpoint = endpoint
         self.prefixes = prefixes_of(topics)
         if endpoint.endswith(BATCHES_IPC) and (narrow := list(filter(is_narrow, self.prefixes))):

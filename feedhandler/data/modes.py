@@ -5,9 +5,10 @@ It declares that by one more subscription, to a word that no topic begins with, 
     @all            everything, as long as it keeps up; how much it missed is sent to it
     @latest         the newest of each topic, whenever there is room
     @interval=100   the newest of each topic, at most every 100 ms
+    @within=50      everything, together what comes within 50 ms: for whoever is not to be woken for each record
 
-What a slow subscriber is due is one record per topic, however slow it is: with `@all`, and without a word, once
-its queue is full and until it has read everything. Pure: the sockets ask for what may leave. Answers and counts
+What a slow subscriber is due is one record per topic, however slow it is: with `@all` and `@within`, and without a
+word, once its queue is full and until it has read everything. Pure: the sockets ask for what may leave. Answers and counts
 go to that subscriber alone, as notices under the word that it declared. One that declared nothing gets a notice
 only if it has missed records that count each.
 """
@@ -25,15 +26,21 @@ MARK: Final = b"@"  # begins a declaration, and no topic
 ALL: Final = b"@all"
 LATEST: Final = b"@latest"
 INTERVAL: Final = b"@interval="
+WITHIN: Final = b"@within="
 INTERVAL_MS_MIN: Final = 10
 INTERVAL_MS_MAX: Final = 3_600_000
 # What leaves at once: so little that what a slow reader has not read yet is not old when it does.
 CHUNK_RECORDS: Final = 32
 CHUNK_SIZE: Final = CHUNK_RECORDS * wire.TICKER_SIZE
 CHUNKS_MAX: Final = 8  # in one turn of the loop: others are served in between
+# With `@within` no more than this waits for its time: so much is still in the merger's file of recent records, even if
+# all of it is of one topic.
+GATHERED_SIZE: Final = 1 << 14
 NOTICE_EVERY_NS: Final = NS_PER_S
 NEVER: Final = (1 << 63) - 1
-CHOICES: Final = f"@all, @latest, or @interval=MS with {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX} milliseconds"
+CHOICES: Final = (
+    f"@all, @latest, @interval=MS or @within=MS, with {INTERVAL_MS_MIN} to {INTERVAL_MS_MAX} milliseconds"
+)
 
 assert len(INTERVAL) + len(str(INTERVAL_MS_MAX)) < wire.TOPIC_SIZE, (
     "a declaration is the topic of its notices"
@@ -64,6 +71,7 @@ class Pace:
     __slots__ = (
         "_due_mono_ns",
         "_every_ns",
+        "_gather_ns",
         "_held",
         "_noticed_mono_ns",
         "_notices",
@@ -77,8 +85,10 @@ class Pace:
     def __init__(self, declaration: bytes, now_mono_ns: int) -> None:
         """Raises ValueError with the choices."""
         self.declaration = declaration
-        self._every_ns = _every_ns(declaration)
-        self.is_conflated = declaration != ALL
+        every_ns = _every_ns(declaration)
+        self.is_conflated = is_conflated(declaration)
+        self._every_ns = every_ns if self.is_conflated else 0
+        self._gather_ns = 0 if self.is_conflated else every_ns
         self.skipped = 0
         self._notified = 0
         self._notices = 0
@@ -93,12 +103,19 @@ class Pace:
         return bool(self._waiting)
 
     @property
+    def gathered_size(self) -> int:
+        """How many bytes may wait for their time, though there is room."""
+        return GATHERED_SIZE if self._gather_ns else 0
+
+    @property
     def is_immediate(self) -> bool:
         """True if a record may leave at once, past this: nothing waits, and nothing has to."""
         return not self._every_ns and not self._waiting
 
     def look_mono_ns(self, now_mono_ns: int) -> int:
         """Return when `release` is to be called next, at the latest; `NEVER` if it depends on room alone."""
+        if self._gather_ns:
+            return max(now_mono_ns, self._due_mono_ns)
         if not self._every_ns or self._waiting:
             return NEVER
         return max(now_mono_ns, self._due_mono_ns) if self._held else now_mono_ns + self._every_ns
@@ -133,7 +150,12 @@ class Pace:
 
     def release(self, now_mono_ns: int) -> bool:
         """Let go what is due; True if something may leave that had to wait."""
-        if not self._held or self._waiting or now_mono_ns < self._due_mono_ns:
+        if now_mono_ns < self._due_mono_ns:
+            return False
+        if self._gather_ns:
+            self._due_mono_ns = now_mono_ns + self._gather_ns
+            return True
+        if not self._held or self._waiting:
             return False  # what waits was due before, and has not left yet
         self._waiting, self._held = self._held, self._waiting
         # Counted from now: a loop that was late does not make up for it in a burst.
@@ -146,7 +168,7 @@ class Pace:
         self._notified = self.skipped
         body = Notice(
             mode=self.declaration[len(MARK) :].split(b"=")[0].decode(),
-            interval_ms=self._every_ns // NS_PER_MS,
+            interval_ms=(self._every_ns or self._gather_ns) // NS_PER_MS,
             skipped=self.skipped,
         )
         return notice(self.declaration, body, session, self._notices, now_ns)
@@ -213,6 +235,11 @@ def is_declaration(prefix: bytes) -> bool:
     return prefix.startswith(MARK)
 
 
+def is_conflated(declaration: bytes) -> bool:
+    """Return whether records are passed over by intent; b"" is no declaration."""
+    return declaration not in (b"", ALL) and not declaration.startswith(WITHIN)
+
+
 def refusal(declaration: bytes, error: str, session: int, now_ns: int) -> bytes:
     """Return the notice for a declaration that has no effect."""
     return notice(declaration[: wire.TOPIC_BYTES_MAX], Notice(error=error), session, 1, now_ns)
@@ -231,7 +258,7 @@ def notice(declaration: bytes, body: Notice, session: int, sequence: int, now_ns
 def _every_ns(declaration: bytes) -> int:
     if declaration in (ALL, LATEST):
         return 0
-    digits = declaration.removeprefix(INTERVAL)
+    digits = declaration.removeprefix(WITHIN if declaration.startswith(WITHIN) else INTERVAL)
     if digits != declaration and digits.isdigit() and len(digits) <= len(str(INTERVAL_MS_MAX)):
         interval_ms = int(digits)
         if INTERVAL_MS_MIN <= interval_ms <= INTERVAL_MS_MAX:

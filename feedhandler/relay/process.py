@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from feedhandler.data import retransmission, wire
+from feedhandler.data import modes, retransmission, wire
 from feedhandler.data.errors import EXIT_OK, DecodeError, ProtocolError
 from feedhandler.data.kinds import KINDS
 from feedhandler.data.layout import Body
@@ -32,13 +32,10 @@ from feedhandler.transport.router import Router
 from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05
-# Nobody waits for what it reads, unless other hosts subscribe to it: so a wake-up is to bring several messages, if
-# that takes no longer than it may. Whoever asks is answered at once, of the merger's file. After a turn with many
-# there may be more.
-REST_S: Final = 0.02
-REST_MAX_S: Final = 0.1
-SEVERAL: Final = 64
-MANY: Final = 2 * SEVERAL
+# Nobody waits for what it reads, unless other hosts subscribe to it: so it is sent several messages at once, which
+# spares the merger the writes and the relay the wake-ups. Whoever asks is answered at once, of the merger's file, where
+# a record is before it is sent: what a merger that is killed had not sent is there as well.
+GATHERED: Final = modes.WITHIN + b"50"
 # Of which newest ones are kept: kinds with a JSON body and a topic of their own.
 DOCUMENTS: Final = {kind.code: kind.name for kind in KINDS if kind.body is Body.JSON and kind.has_topics}
 FAILED_TURN_S: Final = 0.5  # after a turn that failed: subscribers of other hosts wait
@@ -100,13 +97,10 @@ class RelayProcess:
         self._requests = SnapshotRequests()
         self._queues = Queues(size_of(config.relay.queues_mb))
         self._beyond = _beyond(self._loop, config, self._answer)
-        self._may_rest = not config.relay.remote_ticks
-        self._taken = 0  # messages, in this turn
-        self._took_mono_s = 0.0  # when it took some last
         prefixes = (
             [b""]
             if config.relay.remote_ticks
-            else [BOOK_TOPICS, *(f"{word}.".encode() for word in DOCUMENTS.values())]
+            else [GATHERED, BOOK_TOPICS, *(f"{word}.".encode() for word in DOCUMENTS.values())]
         )
         # Not the batches: there a full queue drops, here it ends in the newest of each topic.
         self._downlink = Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
@@ -126,7 +120,6 @@ class RelayProcess:
 
     def _take(self, message: bytes) -> None:
         """Keep the newest document of each topic, and pass on everything."""
-        self._taken += 1
         if len(message) < wire.HEADER_SIZE:
             return
         if (session := wire.session_of(message)) != self._session:
@@ -182,17 +175,7 @@ class RelayProcess:
         if (now_s := time.monotonic()) - self._looked_mono_s >= 1.0:
             self._looked_mono_s = now_s
             self._each_second()
-        self._taken = 0
         self._loop.run_once(TURN_S if self._beyond is None else self._beyond.wait_s(TURN_S))
-        if self._may_rest and 0 < self._taken < MANY:
-            self._downlink.pause()
-            self._loop.call_later(self._rest_s(), self._downlink.resume)
-
-    def _rest_s(self) -> float:
-        """Return how long to rest, now that it took some: until several more are there, at the rate of these."""
-        now_s = time.monotonic()
-        since_s, self._took_mono_s = now_s - self._took_mono_s, now_s
-        return max(REST_S, min(since_s * SEVERAL / self._taken, REST_MAX_S))
 
     def _each_second(self) -> None:
         self._upkeep.on_time(self._looked_mono_s)

@@ -112,11 +112,11 @@ class Outlet(Fanout):
             message = passed
         if peer.pace is not None and self._is_kept_back(peer, peer.pace, topic, message):
             return
-        if not peer.queued:
-            if not peer.is_listed:
+        if not peer.is_blocked:
+            if not peer.is_listed and peer.queued >= peer.gathered_size:
                 peer.is_listed = True
                 self._unflushed.append(peer)
-        elif peer.is_blocked and peer.queued > peer.room and not self._has_room(peer, topic, message):
+        elif peer.queued > peer.room and not self._has_room(peer, topic, message):
             return
         peer.put(message)
 
@@ -260,7 +260,8 @@ class Outlet(Fanout):
         for peer in list(self._paced):  # one may go while it is written to
             its_pace = peer.pace
             assert its_pace is not None
-            its_pace.release(now_mono_ns)
+            if its_pace.release(now_mono_ns):
+                peer.flush()  # what was gathered
             if peer.queued:
                 continue  # the rest of it has to wait for room anyway
             if (notice := its_pace.report(self._session, now_mono_ns, time.time_ns())) is not None:

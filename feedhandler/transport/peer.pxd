@@ -27,6 +27,7 @@ cdef class Peer(Readable):
     cdef readonly object subscriptions, marks
     cdef public object pace, join, queues, on_room
     cdef public Py_ssize_t room, dropped
+    cdef Py_ssize_t gathered_size
     cdef readonly Py_ssize_t queued
     cdef readonly int64_t sent
     cdef bint is_listed

@@ -96,6 +96,7 @@ class Peer(Readable):
         self.opened_mono_s = time.monotonic()
         self.subscriptions = Subscriptions()  # of a subscriber
         self.pace: modes.Pace | None = None  # that it declared
+        self.gathered_size = 0  # bytes that may be queued before they are written, as that has it
         self.dropped = 0  # messages, at a full queue
         self.join: Join | None = None  # what a subscriber is still to get first
         self.queues: Queues | None = None  # the limit for all of them, where there is one
@@ -236,6 +237,7 @@ class Peer(Readable):
             for message in self.pace.take_all():
                 self.put(message)
         self.pace = its_pace
+        self.gathered_size = 0 if its_pace is None else its_pace.gathered_size
         set_send_buffer(self._sock, its_pace is not None and its_pace.is_conflated)
 
     def _set_blocked(self, is_blocked: bool) -> None:

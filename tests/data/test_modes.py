@@ -75,6 +75,29 @@ def test_a_number_is_told_once_and_each_second_at_most():
     assert latest.report(1, 5000 * MS, 0) is None
 
 
+def test_what_is_gathered_leaves_when_it_is_due_and_nothing_of_it_is_kept_here():
+    gathering = Pace(b"@within=50", 0)
+    assert not gathering.is_conflated
+    assert gathering.gathered_size == modes.GATHERED_SIZE
+    assert gathering.release(0), "after a silence at once"
+    assert not gathering.release(49 * MS)
+    assert gathering.look_mono_ns(20 * MS) == 50 * MS
+    assert gathering.look_mono_ns(70 * MS) == 70 * MS, "or as soon as may be"
+    assert gathering.release(70 * MS)
+    assert not gathering.release(119 * MS)
+    assert gathering.take_all() == []
+    assert Pace(b"@all", 0).gathered_size == Pace(b"@interval=50", 0).gathered_size == 0
+
+
+def test_what_a_full_queue_left_of_a_gathering_one_waits_for_room_alone():
+    gathering = Pace(b"@within=50", 0)
+    gathering.note(b"a", b"a1")
+    gathering.note(b"a", b"a2")
+    assert gathering.is_waiting
+    assert gathering.take() == [b"a2"]
+    assert gathering.skipped == 1
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_mode_or_refused_with_the_choices(declaration):
     try:

@@ -51,34 +51,24 @@ def test_a_request_whose_answer_fails_is_not_answered(tmp_path, monkeypatch):
         relay.close()
 
 
-@pytest.mark.parametrize("rest_s", [3600.0, 0.01])
-def test_it_rests_after_what_it_took_and_answers_meanwhile(tmp_path, monkeypatch, rest_s):
-    monkeypatch.setattr("feedhandler.relay.process.REST_S", rest_s)
+def test_it_is_sent_several_messages_at_once_and_answers_meanwhile(tmp_path):
     (tmp_path / "run").mkdir(mode=0o700)
     with Lock(str(tmp_path / "run"), "relay") as lock, zmq.Context() as context:
         context.setsockopt(zmq.LINGER, 0)
         merger, asker = context.socket(zmq.XPUB), context.socket(zmq.DEALER)
         merger.bind(f"ipc://{tmp_path}/run/ticks.ipc")
         relay = relay_of(tmp_path, lock)
-        documents = relay._documents
 
         def turn_until(condition, what):
             wait_until(lambda: relay._run_once() or condition(), what, every_s=0)
 
-        def publish(name):
-            merger.send(wire.pack_document(wire.Document(f"status.{name}", kind=wire.STATUS, body=b"{}")))
-
-        wanted = b"\x01status."
-        turn_until(lambda: merger.poll(0) and merger.recv() == wanted, "it subscribes")
-        publish("binance")
-        turn_until(lambda: documents, "a message wakes it")
-        publish("kucoin")
+        turn_until(lambda: merger.poll(0), "it subscribes")
+        assert merger.recv() == b"\x01@within=50", "before anything comes"
+        turn_until(lambda: merger.poll(0) and merger.recv() == b"\x01status.", "to what it keeps")
+        merger.send(wire.pack_document(wire.Document("status.binance", kind=wire.STATUS, body=b"{}")))
+        turn_until(lambda: relay._documents, "which it takes")
         asker.connect(f"ipc://{tmp_path}/run/recover.ipc")
         asker.send(b"no request")
-        turn_until(lambda: asker.poll(0), "whoever asks is answered while it rests")
+        turn_until(lambda: asker.poll(0), "whoever asks is answered without waiting for more")
         assert b"error" in asker.recv()
-        if rest_s > 1:
-            assert len(documents) == 1, "what came meanwhile waits"
-            relay._downlink.resume()
-        turn_until(lambda: len(documents) == 2, "then it is taken")
         relay.close()

@@ -67,7 +67,7 @@ def flood(world, outlet, count, *others, start=1):
     return [seen[other] for other in others]
 
 
-@pytest.mark.parametrize("mode", [b"@all", b"@latest", b"@interval=100"])
+@pytest.mark.parametrize("mode", [b"@all", b"@latest", b"@interval=100", b"@within=100"])
 def test_a_declaration_is_answered_and_says_what_is_in_force(world, outlet, mode):
     sock = world.subscriber(mode)
     topic, body = receive_notice(world, sock)
@@ -78,12 +78,15 @@ def test_a_declaration_is_answered_and_says_what_is_in_force(world, outlet, mode
 
 @pytest.mark.parametrize(
     "mode",
-    [b"@", b"@fast", b"@interval=", b"@interval=9", b"@interval=3600001", b"@interval=-1", b"@interval=1e2"],
+    [
+        *(b"@", b"@fast", b"@interval=", b"@interval=9", b"@interval=3600001", b"@interval=-1"),
+        *(b"@interval=1e2", b"@within", b"@within=9", b"@interval=@within=10"),
+    ],
 )
 def test_an_unknown_mode_is_refused_with_the_choices_and_changes_nothing(world, outlet, mode):
     sock = world.subscriber(mode, b"ticker.")
     _, body = receive_notice(world, sock)
-    assert "choose @all, @latest, or @interval=MS" in body["error"]
+    assert "choose @all, @latest, @interval=MS or @within=MS" in body["error"]
     outlet.send(BTC, ticker())
     outlet.flush()
     assert world.receive(sock) == [ticker()]
@@ -102,6 +105,43 @@ def test_the_newest_reaches_a_reader_that_keeps_up_without_delay(world, outlet):
         outlet.send(BTC, ticker(BTC, number))
         outlet.flush()
         assert sequences(world.receive(sock)) == [number]
+
+
+def send(outlet, *numbers):
+    for number in numbers:
+        outlet.send(BTC, ticker(BTC, number))
+        outlet.flush()
+
+
+def test_what_is_gathered_is_written_when_it_is_due_all_of_it_and_in_order(world, outlet):
+    gathering = declare(world, outlet, b"@within=3600000")
+    quick = declare(world, outlet, b"@all")
+    outlet.on_time(time.monotonic_ns())
+    send(outlet, 1, 2, 3)
+    assert sequences(world.receive(quick, 3)) == [1, 2, 3]
+    outlet.on_time(time.monotonic_ns())
+    assert not gathering.poll(20), "it is not due, and nobody is woken"
+    outlet.on_time(time.monotonic_ns() + 3601 * S)
+    assert sequences(world.receive(gathering, 3)) == [1, 2, 3]
+
+
+def test_no_more_is_gathered_than_there_is_a_limit_for(world, outlet):
+    gathering = declare(world, outlet, b"@within=3600000")
+    outlet.on_time(time.monotonic_ns())
+    count = modes.GATHERED_SIZE // len(ticker()) + 1
+    send(outlet, *range(1, count + 1))
+    assert sequences(world.receive(gathering, count)) == list(range(1, count + 1))
+
+
+def test_whoever_ends_its_declaration_gets_what_was_gathered_at_once(world, outlet):
+    gathering = declare(world, outlet, b"@within=3600000")
+    outlet.on_time(time.monotonic_ns())
+    send(outlet, 1)
+    assert not gathering.poll(20)
+    gathering.setsockopt(zmq.UNSUBSCRIBE, b"@within=3600000")
+    assert sequences(world.receive(gathering)) == [1]
+    send(outlet, 2)
+    assert sequences(world.receive(gathering)) == [2]
 
 
 @pytest.mark.long
