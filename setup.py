@@ -15,6 +15,7 @@ from setuptools.errors import CompileError
 
 # All of them, or none: they take each other's types from the `.pxd`, which the Python form does not have.
 COMPILED: Final = (
+    "feedhandler/client/subscribed_books.py",
     "feedhandler/data/book.py",
     "feedhandler/data/contracts.py",
     "feedhandler/data/kept_book.py",

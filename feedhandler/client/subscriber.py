@@ -64,6 +64,7 @@ class Subscriber(RecordSubscription):
         self._loop = Loop()
         self._spin_s = spin_s
         self._is_awake = False
+        self._poll_mono_s = 0.0  # when the stream is to be looked after, though nothing is amiss
         super().__init__(Stream(self._loop, endpoint, topics, mode=mode, recover=recover, curve=curve))
 
     def __enter__(self) -> Self:
@@ -173,7 +174,11 @@ class Subscriber(RecordSubscription):
 
     def _wait(self, timeout_s: float) -> None:
         """Take what comes within a while; connect first, if the publisher was away."""
-        self._stream.poll()
+        # hot: to look after the stream for each record takes as long as the record.
+        stream, now_s = self._stream, time.monotonic()
+        if now_s >= self._poll_mono_s or stream.is_recovering or not stream.is_connected:
+            self._poll_mono_s = now_s + RECONNECT_S
+            stream.poll()
         waiting = len(self._records)
         if self._spin_s and self._is_awake:  # in a market that pauses there is nothing to be early for
             deadline = time.monotonic() + min(self._spin_s, timeout_s)

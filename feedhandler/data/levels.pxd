@@ -34,6 +34,7 @@ cdef class Levels:
     @cython.locals(
         packed=bytearray,
         used=Py_ssize_t,
+        index=Py_ssize_t,
         at=Py_ssize_t,
         before=double,
         price=double,

@@ -171,7 +171,8 @@ class Levels:
                 raw.put_f64(packed, used, price)
                 raw.put_f64(packed, used + _SIZE_OFFSET, size)
                 used += _LEVEL_SIZE
-        for at in range(0, used, _LEVEL_SIZE):
+        for index in range(used // _LEVEL_SIZE):  # a range with a step would be an object
+            at = index * _LEVEL_SIZE
             self.set(raw.get_f64(packed, at), raw.get_f64(packed, at + _SIZE_OFFSET))
         return raw.cut(packed, 0, used)
 

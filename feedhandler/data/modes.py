@@ -33,9 +33,8 @@ INTERVAL_MS_MAX: Final = 3_600_000
 CHUNK_RECORDS: Final = 32
 CHUNK_SIZE: Final = CHUNK_RECORDS * wire.TICKER_SIZE
 CHUNKS_MAX: Final = 8  # in one turn of the loop: others are served in between
-# With `@within` no more than this waits for its time: so much is still in the merger's file of recent records, even if
-# all of it is of one topic.
-GATHERED_SIZE: Final = 1 << 14
+# With `@within` no more than this waits for its time, whatever the rate: some 200 records of books.
+GATHERED_SIZE: Final = 1 << 16
 NOTICE_EVERY_NS: Final = NS_PER_S
 NEVER: Final = (1 << 63) - 1
 CHOICES: Final = (
