@@ -6,8 +6,8 @@
 
 A topic that is joined in mid-stream, or of which a record is missing, has its next records held back until the
 relay has answered. Its snapshot is handed on before those that follow it, so that whoever makes a book of the
-records alone has the same one. Pure: records, answers and times come in, records and requests go out. Compiled where
-there is a compiler, with the types of `subscribed_books.pxd`.
+records alone has the same one. Pure: records, answers and times come in, records and requests go out. Compiled
+where there is a compiler, with the types of `subscribed_books.pxd`.
 """
 
 from collections import deque

@@ -8,9 +8,9 @@ It declares that by one more subscription, to a word that no topic begins with, 
     @within=50      everything, together what comes within 50 ms: for whoever is not to be woken for each record
 
 What a slow subscriber is due is one record per topic, however slow it is: with `@all` and `@within`, and without a
-word, once its queue is full and until it has read everything. Pure: the sockets ask for what may leave. Answers and counts
-go to that subscriber alone, as notices under the word that it declared. One that declared nothing gets a notice
-only if it has missed records that count each.
+word, once its queue is full and until it has read everything. Pure: the sockets ask for what may leave. Answers
+and counts go to that subscriber alone, as notices under the word that it declared. One that declared nothing gets
+a notice only if it has missed records that count each.
 """
 
 from typing import Final

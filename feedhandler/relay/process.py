@@ -33,8 +33,8 @@ from feedhandler.transport.tasks import Failures
 
 TURN_S: Final = 0.05
 # Nobody waits for what it reads, unless other hosts subscribe to it: so it is sent several messages at once, which
-# spares the merger the writes and the relay the wake-ups. Whoever asks is answered at once, of the merger's file, where
-# a record is before it is sent: what a merger that is killed had not sent is there as well.
+# spares the merger the writes and the relay the wake-ups. Whoever asks is answered at once, of the merger's file,
+# where a record is before it is queued: what a merger that is killed had not sent is there as well.
 GATHERED: Final = modes.WITHIN + b"50"
 # Of which newest ones are kept: kinds with a JSON body and a topic of their own.
 DOCUMENTS: Final = {kind.code: kind.name for kind in KINDS if kind.body is Body.JSON and kind.has_topics}

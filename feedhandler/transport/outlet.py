@@ -110,11 +110,14 @@ class Outlet(Fanout):
             if passed is None:
                 return
             message = passed
-        # Of one that gathers nothing is kept back but what its full queue had no room for: until that has left it is
-        # blocked.
-        if peer.pace is not None and (peer.is_blocked or not peer.gathered_size):
-            if self._is_kept_back(peer, peer.pace, topic, message):
-                return
+        # Of one that gathers nothing is kept back but what a full queue had no room for; it is blocked until that
+        # has left.
+        if (
+            peer.pace is not None
+            and (peer.is_blocked or not peer.gathered_size)
+            and self._is_kept_back(peer, peer.pace, topic, message)
+        ):
+            return
         if not peer.is_blocked:
             if not peer.is_listed and peer.queued >= peer.gathered_size:
                 peer.is_listed = True

@@ -1,6 +1,5 @@
 """The relay's wiring: what a library raises ends neither it nor its answers to others."""
 
-import pytest
 import zmq
 from patience import wait_until
 
