@@ -100,7 +100,7 @@ test: $(VENV)/.test ## everything CI runs: format, lint, types, all tests
 	FEEDHANDLER_PURE=1 $(PYTEST) $(IN_PYTHON)
 
 SEEDS ?= 200
-sim: $(VENV)/.test ## connections through a simulated world of faults: make sim SEEDS=2000 (a second of a processor each)
+sim: $(VENV)/.test ## connections through a simulated world of faults: make sim SEEDS=2000 (some three seconds of a processor each)
 	@$(BIN)/python tests/world.py --seeds $(SEEDS)
 
 sim-long: ## the same for 10,000 worlds
