@@ -50,8 +50,9 @@ class Subscriber(RecordSubscription):
     ) -> None:
         """Raises ValueError for an endpoint, a topic or a mode that cannot be, TypeError if topics is no list.
 
-        mode is how records are wanted: "all", "latest" (the newest of each topic, for those who may be slow), or a
-        number of milliseconds (the same, at most so often). curve is for an endpoint on another host.
+        mode is how records are wanted: "all", "latest" (the newest of each topic, for those who may be slow), a
+        number of milliseconds (the same, at most so often), or "within=50" (all, together what comes within so many
+        milliseconds: for whoever is not to be woken for each). curve is for an endpoint on another host.
 
         With recover, missing records are requested: of the relay beside the endpoint (True), or at an endpoint.
         They come in their place as far as the relay has them, and newer ones of the topic wait for them, a second

@@ -646,7 +646,8 @@ def decode_sparse(decode: Callable[[bytes], T], payload: bytes | bytearray | mem
     for has_empty in (True, False):
         try:
             return decode(msgspec.json.encode(_texts(decode_digits(payload), has_empty=has_empty)))
-        except (*UNDECODABLE, ValueError):  # the last: an integer of thousands of digits
+        # DecodeError: a row that its reader refuses. ValueError: an integer of thousands of digits.
+        except (*UNDECODABLE, DecodeError, ValueError):
             continue
     raise DecodeError(refused)
 
@@ -689,6 +690,7 @@ def read_rows(
 ) -> Rows[T]:
     """Read the rows of a list, each for itself: one that is odd must not cost the others.
 
+    Where a reader decodes, its decoder is one that takes texts for numbers (`decode_sparse`).
     size_shown: how much of one may be quoted. Raises ProtocolError where there are rows, and none can be read; not
     of a page, which may have a single one.
     """

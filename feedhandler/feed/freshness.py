@@ -220,6 +220,7 @@ class Freshness:
             pulse.state.base_flags &= ~wire.STALE
             self._enter(pulse, Stage.WAITING)
             pulse.updates, pulse.at, pulse.is_stuck, pulse.disagreements = 0, self._clock, False, 0
+            pulse.is_failing = False
             pulse.values, pulse.contradictions = (), 0
             pulse.stated, pulse.is_conceded, pulse.was_conceded = (), False, False
         self._plan_surveys()
@@ -312,9 +313,8 @@ class Freshness:
         if not failure and self._clock - pulse.at >= SILENCE_NS_MIN:
             failure = _undecoded(pulse, live)
         if failure:
-            if (
-                not pulse.is_failing
-            ):  # no silence: a new subscription, here or elsewhere, would bring the same
+            # No silence: a new subscription, here or elsewhere, would bring the same.
+            if not pulse.is_failing or pulse.stage is not Stage.STALE:
                 self._mark_stale(pulse, failure, is_proven=True)
                 pulse.is_failing = True
             return

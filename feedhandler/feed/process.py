@@ -88,8 +88,6 @@ AWAITED_S: Final = 20.0  # for a simulator to come, which takes one or two
 AWAITED_EVERY_S: Final = 0.05
 REFRESH_CACHED_S: Final = 60.0  # while the list in use is an old one from disk
 REFRESH_WAITING_S: Final = 300.0  # while a symbol is wanted that the list does not have
-OTHER_LISTS_S: Final = 5.0  # for the lists of markets that are not the main one, once that has its own
-LIST_PAGES_MAX: Final = 100  # of an instrument list: some 100,000 instruments
 RAW_QUEUE_SIZE_MAX: Final = 4 << 20  # for the recorder to read; `Tap` holds what is more
 # A connection may be longer on its way than the one after it, by so much where the machine is busy. With exactly
 # three a second, as permitted, an exchange saw four in one, and was left alone for half a minute.

@@ -92,11 +92,11 @@ class RestBudget:
     """When requests may go: `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
     Pure; times are monotonic. A request heavier than the share has it for itself. feeds is how many processes
-    share the exchange. What may use less than `WHOLE_SHARE` goes while all that went is within its share, and waits
-    for nothing: it is repeated later.
+    share the exchange. What may use less than `WHOLE_SHARE` goes while all that went is within its share, and does not
+    wait for that: it is repeated later.
 
     What has no room in the share goes beyond it, evenly, up to `SHARDS_SHARE` with all else, while header tells
-    that the address has the rest free; but nothing that never ends.
+    that the address has the rest free, if its turn is soon; but nothing that never ends.
     """
 
     def __init__(self, limit: tuple[int, float], feeds: int = 1, header: LimitHeader | None = None) -> None:
@@ -105,7 +105,7 @@ class RestBudget:
         self.beyond_max = max(0, int(weight * SHARDS_SHARE / feeds) - self.weight_max)
         self._limit = weight
         self._header = header
-        self._left = 0  # of the limit, for all of this address, as told and less what went beyond since
+        self._left = 0  # of the limit, for all of this address, as told and less what went since
         self._told_ns = -NS_PER_DAY
         self._beyond_at = 0  # when the next may go beyond
         self.per_s = per_s
@@ -136,14 +136,16 @@ class RestBudget:
         wait_s = (turn_ns - now_mono_ns) / NS_PER_S
         if wait_s <= (TURN_WAIT_MAX_S if share == WHOLE_SHARE else 0.0):
             self._turns.append((turn_ns, weight))
+            self._left -= weight
             return turn_ns
         if share >= SPARE_SHARE and self._has_beyond(weight, now_mono_ns):
             turn_ns = max(now_mono_ns, self._beyond_at)
-            wait_s = (turn_ns - now_mono_ns) / NS_PER_S
-            if wait_s <= TURN_WAIT_MAX_S:
+            beyond_wait_s = (turn_ns - now_mono_ns) / NS_PER_S
+            if beyond_wait_s <= TURN_WAIT_MAX_S:
                 self._left -= weight
                 self._beyond_at = turn_ns + self._per_ns * weight // self.beyond_max
                 return turn_ns
+            wait_s = min(wait_s, beyond_wait_s)
         raise HttpRefused(
             f"our budget of weight {weight_max} in {self.per_s:g} s is used up,"
             f" and has {weight} free in {wait_s:.1f} s",

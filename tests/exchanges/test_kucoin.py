@@ -339,6 +339,8 @@ def test_a_survey_is_read_row_by_row():
     body = b'{"code":"200000","data":{"time":1790000000000,"ticker":[%s,%s,%s]}}' % (row, new, odd)
     rows = KuCoinSpot().decode_survey(body)
     (found,) = rows.items
+    (unchanged,) = KuCoinSpot().decode_survey(body.replace(b'"-0.3"', b'""')).items[:1]
+    assert (unchanged.last, unchanged.quote) == (found.last, found.quote), "an empty field costs that field alone"
     assert (found.quote.bid, found.quote.bid_size, found.quote.ask, found.quote.ask_size) == (
         1.5,
         2.0,

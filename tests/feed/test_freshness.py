@@ -499,6 +499,9 @@ def test_what_a_refused_channel_has_of_rest_is_stale_until_it_is_granted_and_has
     assert feed.is_stale()
     assert feed.renewed() == [], "it would be refused again"
     assert feed.watch.renewal == ""
+    feed.watch.reset()  # the next connection is refused the same
+    fill(feed, SAME, 3)
+    assert feed.is_stale()
     feed.connections[0].subscriptions.reasons = {}
     feed.say()
     feed.run(2)

@@ -139,6 +139,15 @@ def test_what_went_beyond_since_the_exchange_told_is_not_left():
     assert shared.take(2, NOW, share=SPARE_SHARE) == NOW + 2 * SECOND // 5
 
 
+def test_what_is_refused_is_told_the_sooner_of_its_turns_in_the_share_and_beyond():
+    shared = RestBudget((100, 40.0), 2, header=LEFT)  # 10 are ours, 40 beyond
+    shared.take(10, NOW)
+    shared.on_headers({"left": "90"}, NOW)
+    assert [shared.take(10, NOW + 35 * SECOND, share=SPARE_SHARE) for _ in range(1)] == [NOW + 35 * SECOND]
+    with pytest.raises(HttpRefused, match=r"free in 5\.0 s"):
+        shared.take(10, NOW + 35 * SECOND, share=SPARE_SHARE)
+
+
 NATIVES = {("binance", "spot"): "BTCUSDT", ("binance", "linear"): "BTCUSDT"}
 NATIVES |= {("kucoin", "spot"): "BTC-USDT", ("kucoin", "linear"): "XBTUSDTM"}
 
