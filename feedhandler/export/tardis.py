@@ -65,9 +65,10 @@ class TardisWriter:
     def __init__(self, job: Job, folder: Path) -> None:
         self._job = job
         self._files: DayFiles[_CsvKey] = DayFiles(folder, self._path, _zipped, _heading)
-        self._last: dict[str, float] = {}  # last prices, by symbol
-        self._contracts: dict[str, wire.Contract] = {}  # the newest, by symbol
-        self._written: dict[tuple[str, str], tuple[str, ...]] = {}  # the last row of each type and symbol
+        # By exchange and symbol: a capture may be of several exchanges.
+        self._last: dict[tuple[str, str], float] = {}  # last prices
+        self._contracts: dict[tuple[str, str], wire.Contract] = {}  # the newest
+        self._written: dict[tuple[str, str, str], tuple[str, ...]] = {}  # the last row of each, and of a type
 
     def _path(self, key: _CsvKey) -> str:
         symbol = key.symbol.replace("/", "-").replace(":", "-")
@@ -84,25 +85,26 @@ class TardisWriter:
             if not found.flags & wire.INVALID:
                 self._add(CHANGES, found, _changes(found))
         elif isinstance(found, wire.Ticker):
-            self._last[found.symbol] = found.last
+            self._last[found.exchange, found.symbol] = found.last
             self._add_changed(QUOTES, found, (found.ask_size, found.ask, found.bid, found.bid_size))
             self._add_derivative(found)
         elif isinstance(found, wire.Contract):
-            self._contracts[found.symbol] = found
+            self._contracts[found.exchange, found.symbol] = found
             self._add_derivative(found)
         elif isinstance(found, wire.Depth) and found.is_live:
             self._add(DEPTHS, found, [_depth(found)])
 
     def _add_derivative(self, record: wire.Record) -> None:
         """Add what is known of a contract, at the time of the record that has changed it."""
-        contract = self._contracts.get(record.symbol)
+        whose = record.exchange, record.symbol
+        contract = self._contracts.get(whose)
         if contract is not None:
             due_us = contract.next_funding_ns // NS_PER_US
             known = (
                 contract.funding_rate,
                 contract.predicted_funding_rate,
                 contract.open_interest,
-                self._last.get(record.symbol, math.nan),
+                self._last.get(whose, math.nan),
                 contract.index,
                 contract.mark,
             )
@@ -110,7 +112,7 @@ class TardisWriter:
 
     def _add_changed(self, type_: str, record: wire.Record, values: tuple[float, ...], *before: str) -> None:
         row = (*before, *map(_number, values))
-        key = type_, record.symbol
+        key = type_, record.exchange, record.symbol
         if self._written.get(key) != row and any(row):
             self._written[key] = row
             self._add(type_, record, [row])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from captured import BINANCE, BYBIT_LINEAR, answered
+from captured import BINANCE, BYBIT, BYBIT_LINEAR, answered, quote
 from captured import opened as capture_opened
 from captured import received as capture_received
 from small_recording import T0, small
@@ -14,8 +14,10 @@ from small_recording import T0, small
 from feedhandler.cli import main
 from feedhandler.export.tardis import _number
 
-FRAMES = Path(__file__).parent.parent / "frames" / "bybit_linear"
+FRAMES = Path(__file__).parent.parent / "frames"
 LIST = "https://api.bybit.com/v5/market/instruments-info?category=linear"
+BINANCE_LINEAR = "wss://fstream.binance.com/market/stream"
+BINANCE_LIST = "https://fapi.binance.com/fapi/v1/exchangeInfo"
 DEPTH = {"lastUpdateId": 7, "bids": [["9", "1"], ["8", "2"]], "asks": [["11", "3"]]}
 
 
@@ -106,8 +108,8 @@ def test_depth(tmp_path):
     assert row[4:12] == ["11", "3", "9", "1", "", "", "8", "2"]
 
 
-def frame(name):
-    return json.loads((FRAMES / f"{name}.json").read_bytes())
+def frame(name, market="bybit_linear"):
+    return json.loads((FRAMES / market / f"{name}.json").read_bytes())
 
 
 def linear(out, frames):
@@ -160,6 +162,41 @@ def test_a_contract_has_a_row_for_each_change_of_what_is_known(tmp_path):
             "97425.5",
         ],
     ]
+
+
+def test_each_exchange_of_a_capture_has_its_own_quotes(tmp_path):
+    path = tmp_path / "a.jsonl"
+    of_bybit = {"s": "BTCUSDT", "b": [["9", "1"]], "a": [["11", "2"]], "u": 7, "seq": 8}
+    frames = [
+        quote(7, "9", "1", "11", "2"),
+        {"topic": "orderbook.1.BTCUSDT", "type": "snapshot", "data": of_bybit},
+    ]
+    lines = [capture_opened(BINANCE, "a"), capture_opened(BYBIT, "b")]
+    lines += [capture_received(each, conn) for conn, each in zip("ab", frames, strict=True)]
+    path.write_text("".join(lines))
+    assert export(path, tmp_path / "out") == 0
+    for exchange in ("binance", "bybit"):
+        _, row = rows(tmp_path / "out", "quotes", exchange)
+        assert row[4:] == ["2", "11", "9", "1"]
+
+
+def test_each_exchange_of_a_capture_has_its_own_last_price_of_a_contract(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [
+        answered(LIST, frame("lists/instruments_ticks")),
+        answered(BINANCE_LIST, frame("lists/instruments_ticks", "binance_linear")),
+        capture_opened(BYBIT_LINEAR, "a"),
+        capture_opened(BINANCE_LINEAR, "b"),
+        capture_received(frame("tickers"), "a"),
+        capture_received(frame("mark_price", "binance_linear"), "b"),
+    ]
+    path.write_text("".join(lines))
+    assert export(path, tmp_path / "out") == 0
+    last_prices = {}
+    for exchange in ("binance", "bybit"):
+        head, *found = rows(tmp_path / "out", "derivative_ticker", exchange)
+        last_prices[exchange] = {row[head.index("last_price")] for row in found}
+    assert last_prices == {"binance": {""}, "bybit": {"97421.5"}}
 
 
 def test_a_liquidation_has_the_side_of_its_order(tmp_path):
