@@ -312,12 +312,16 @@ async def _subscribed(served: Sequence[_Served], stop: asyncio.Event) -> None:
 
 
 def _unsubscribed(served: Sequence[_Served]) -> list[str]:
-    """Return the markets that nobody has subscribed to, in words."""
-    return [
-        f"{each.name} {market or EXCHANGES[each.name].main.name}"
-        for each in served
-        for market in each.recording.unsubscribed
-    ]
+    """Return the markets that nobody has subscribed to, in words; an exchange, where data come later."""
+    found = []
+    for each in served:
+        if each.recording.begins_later and not each.server.topics:
+            found.append(each.name)
+        found += [
+            f"{each.name} {market or EXCHANGES[each.name].main.name}"
+            for market in each.recording.unsubscribed
+        ]
+    return found
 
 
 async def _sleep(span_s: float, stop: asyncio.Event) -> None:

@@ -239,6 +239,11 @@ class Recording:
         """The markets that it begins with, and nobody has subscribed to."""
         return [market for market, topics in self._first.items() if topics.isdisjoint(self._streams)]
 
+    @property
+    def begins_later(self) -> bool:
+        """Whether data come later than what it has read before time passes: of what market is not known yet."""
+        return not self._first and not self._is_read
+
     # --- what is to come
 
     def _look_ahead(self) -> None:

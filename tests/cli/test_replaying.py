@@ -301,6 +301,31 @@ def test_a_market_without_subscribers_is_named_and_waited_for_no_longer(tmp_path
     assert logged(caplog, "nobody has subscribed to bybit spot:")
 
 
+def test_an_exchange_whose_data_come_later_has_its_subscribers_waited_for(tmp_path, caplog):
+    """Later than it is read before time passes: of what markets they are is not known then."""
+    caplog.set_level("INFO", served.__name__)
+    first_s, ack = 1_790_000_000, {"op": "subscribe", "success": True}
+    acks = [received(ack, ts=first_s + at) for at in (0, 60)]
+    data = received({"topic": "publicTrade.BTCUSDT", "price": "7"}, ts=first_s + 61)
+    captures = []
+    for name, lines in (
+        ("binance", [capture_opened(BINANCE), received(trade(1), ts=first_s)]),
+        ("bybit", [capture_opened(BYBIT), *acks, data]),
+    ):
+        (tmp_path / name).mkdir()
+        captures.append(capture(tmp_path / name, *lines))
+
+    async def late(world):
+        while not logged(caplog, "waits for subscriptions to bybit, for"):
+            await asyncio.sleep(0.02)
+        return await bybit("publicTrade.BTCUSDT")(world)
+
+    found = served.find(captures, (), "")
+    _, (spot, _) = asyncio.run(World(found, served.Timing(speed=0.0)).run(binance, late))
+    assert json.loads(spot[-1])["price"] == "7"
+    assert not logged(caplog, "nobody has subscribed")
+
+
 @pytest.mark.long
 def test_rest_is_answered_as_it_was(tmp_path):
     small(tmp_path)

@@ -14,6 +14,7 @@ from feedhandler.sim.simulated import SIMULATED
 T0 = 1_790_000_000 * NS_PER_S
 TRADE = "btcusdt@trade"
 CHANGES = "btcusdt@depth@100ms"
+ACK = b'{"result":null,"id":1}'
 DEPTH = "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=1000"
 
 
@@ -111,6 +112,18 @@ def test_a_market_is_unsubscribed_until_somebody_wants_something_of_it(clock):
     assert not play.recording.unsubscribed
 
 
+@pytest.mark.parametrize(
+    ("events", "is_later"),
+    [
+        ([received(0, ACK), received(4, trade(1)), received(9, trade(2))], False),
+        ([received(0, ACK), received(6, ACK), received(7, trade(1))], True),
+        ([received(0, ACK)], False),  # there are none
+    ],
+)
+def test_whether_data_come_later_than_it_is_read_before_time_passes(clock, events, is_later):
+    assert Play(clock, events).recording.begins_later is is_later
+
+
 @pytest.mark.parametrize(("speed", "sent"), [(1, 1), (10, 11), (0, 20)])
 def test_speed_is_times_as_fast_or_as_fast_as_it_is_read(clock, speed, sent):
     events = [received(number, trade(number)) for number in range(20)]
@@ -132,7 +145,7 @@ def test_a_tick_has_an_end(clock):
 
 
 def test_only_what_is_subscribed_to_is_sent_and_the_rest_is_counted(clock):
-    events = [received(0, trade(1)), received(0, changes(1, 2)), received(0, b'{"result":null,"id":1}')]
+    events = [received(0, trade(1)), received(0, changes(1, 2)), received(0, ACK)]
     play = Play(clock, events).begin(CHANGES)
     assert play.until(0) == [changes(1, 2)]
     assert play.recording.recorded == {"trade": 1, "depth@100ms": 1}
