@@ -39,9 +39,8 @@ CRC_OFFSET: Final = HEAD_SIZE - CRC.size
 assert HEAD.size == HEAD_SIZE
 
 BLOCK_SIZE: Final = 256 << 10  # of items: zstd gains little from more, and a reader who seeks reads that much
-LEVEL: Final = (
-    1  # of real frames, 3 saves nothing and 6 a tenth, for a third and four times more time: decision 293
-)
+# Of real frames, 3 saves nothing and 6 a tenth, for a third and four times more time: decision 293.
+LEVEL: Final = 1
 ITEMS_SIZE_MAX: Final = 128 << 20  # of one block: larger numbers are none of ours
 SEARCH_SIZE: Final = 1 << 20  # that is read at once, behind damage
 FRAMES: Final = (What.SENT, What.RECEIVED)

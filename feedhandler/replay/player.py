@@ -93,9 +93,8 @@ class Player:
         self._now_ns = 0
         self._listed: dict[str, dict[str, Instrument]] = {name: {} for name in EXCHANGES}  # by native symbol
         self._topics: set[bytes] = set()  # native ones, that have a symbol
-        self._connections: dict[
-            str, RecordedConnection
-        ] = {}  # as they are until something else than frames comes
+        # As they are until something else than frames comes.
+        self._connections: dict[str, RecordedConnection] = {}
         self._received: dict[str, int] = {}  # number of each connection's last frame
         self._sent: dict[str, int] = {}
         self.items = 0

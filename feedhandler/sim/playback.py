@@ -203,9 +203,8 @@ class Recording:
         self._playback = playback
         self._ahead: deque[RecordedEvent] = deque()
         self._ahead_size = 0
-        self._read_ns = (
-            0  # how far it is read, by the clock of whoever recorded it, which may have been set back
-        )
+        # How far it is read, by the clock of whoever recorded it, which may have been set back.
+        self._read_ns = 0
         self._position_ns = 0
         self._is_read = False
         self._topics: dict[str, _Topic] = {}

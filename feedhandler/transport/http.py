@@ -34,11 +34,8 @@ FIREWALL_REMEDY: Final = (
 )
 RETRY_AFTER_MAX_S: Final = 3 * 86400.0  # Binance bans for three days at most
 
-FORESEEN: Final = (
-    aiohttp.ClientError,
-    OSError,
-    ValueError,
-)  # what a request may fail with; TimeoutError is an OSError
+# What a request may fail with; TimeoutError is an OSError.
+FORESEEN: Final = (aiohttp.ClientError, OSError, ValueError)
 
 UNLIMITED: Final = (10**12, 1.0)  # weight, per seconds
 
