@@ -10,7 +10,7 @@ cdef object _FLAGS_OF, _TOPIC_OF
 cdef dict _SIDES
 
 
-@cython.locals(records=list, ends=bytearray, places=bytearray, count=Py_ssize_t, end=Py_ssize_t, record=bytes)
+@cython.locals(records=list, ends=bytearray, places=bytearray, count=Py_ssize_t, end=Py_ssize_t)
 cpdef tuple block_of(list found, int64_t newest_ns, is_wanted=*)
 @cython.locals(code=uint8_t)
 cpdef record_at(bytes data, Py_ssize_t start, Py_ssize_t size)
