@@ -90,9 +90,9 @@ check: $(VENV)/.test ## before each commit: format, lint, types, all short tests
 
 # Without what was compiled: the hot path once more, as it runs where there is no compiler.
 IN_PYTHON := $(addprefix tests/,client/test_subscribed_books.py data/test_book.py data/test_kept_book.py \
-  data/test_raw.py exchanges feed/test_batch.py merger/test_merge.py recordings/test_stored.py relay/test_relayed_books.py \
-  transport/test_board_files.py transport/test_follower.py \
-  transport/test_paced_outlet.py transport/test_queues.py transport/test_zmtp.py)
+  data/test_raw.py exchanges feed/test_batch.py merger/test_merge.py recordings/test_segments.py \
+  recordings/test_stored.py relay/test_relayed_books.py replay/test_streams.py transport/test_board_files.py \
+  transport/test_follower.py transport/test_paced_outlet.py transport/test_queues.py transport/test_zmtp.py)
 
 test: $(VENV)/.test ## everything CI runs: format, lint, types, all tests
 	$(STATIC)
