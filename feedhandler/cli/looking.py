@@ -27,7 +27,10 @@ def add(commands: Commands) -> None:
     tail = command(commands, "tail", _tail, "print the stream")
     tail.add_argument("--endpoint", metavar="E", help=f"default: of -c, else {DEFAULT_ENDPOINT}")
     tail.add_argument(
-        "--mode", metavar="M", default="", help="all, latest, a number of milliseconds, or within=50 (default: all)"
+        "--mode",
+        metavar="M",
+        default="",
+        help="all, latest, a number of milliseconds, or within=50 (default: all)",
     )
     _add_keys(tail)
     which = tail.add_mutually_exclusive_group()

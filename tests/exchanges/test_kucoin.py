@@ -340,7 +340,9 @@ def test_a_survey_is_read_row_by_row():
     rows = KuCoinSpot().decode_survey(body)
     (found,) = rows.items
     (unchanged,) = KuCoinSpot().decode_survey(body.replace(b'"-0.3"', b'""')).items[:1]
-    assert (unchanged.last, unchanged.quote) == (found.last, found.quote), "an empty field costs that field alone"
+    assert (unchanged.last, unchanged.quote) == (found.last, found.quote), (
+        "an empty field costs that field alone"
+    )
     assert (found.quote.bid, found.quote.bid_size, found.quote.ask, found.quote.ask_size) == (
         1.5,
         2.0,
