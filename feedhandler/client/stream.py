@@ -512,8 +512,8 @@ def declaration_of(mode: str | int) -> bytes:
         modes.Pace(declaration, 0)
     except ValueError as exc:
         raise ValueError(
-            f'{mode!r} is no mode; choose "all", "latest", a number of milliseconds, or "within=" and such a number,'
-            f" from {modes.INTERVAL_MS_MIN} to {modes.INTERVAL_MS_MAX}"
+            f'{mode!r} is no mode; choose "all", "latest", a number of milliseconds, or "within=" and a number'
+            f" of them, from {modes.INTERVAL_MS_MIN} to {modes.INTERVAL_MS_MAX}"
         ) from exc
     return declaration
 

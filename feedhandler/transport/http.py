@@ -89,8 +89,8 @@ class RestBudget:
     """When requests may go: `REST_SHARE` of limit (weight, per seconds), and none during a ban.
 
     Pure; times are monotonic. A request heavier than the share has it for itself. feeds is how many processes
-    share the exchange. What may use less than `WHOLE_SHARE` goes while all that went is within its share, and does not
-    wait for that: it is repeated later.
+    share the exchange. What may use less than `WHOLE_SHARE` goes while all that went is within its share, and does
+    not wait for that: it is repeated later.
 
     What has no room in the share goes beyond it, evenly, up to `SHARDS_SHARE` with all else, while header tells
     that the address has the rest free, if its turn is soon; but nothing that never ends.
