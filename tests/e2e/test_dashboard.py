@@ -1,5 +1,6 @@
 """The dashboard in a real browser, over real processes. Screenshots are kept as artifacts/dashboard-….png."""
 
+import functools
 import json
 import re
 import shutil
@@ -260,7 +261,9 @@ def test_prices_have_the_decimals_of_their_tick(page, world):
         listed = test_holdings.ask(world, "GET", f"/v1/instruments?exchange={exchange}")[1]["instruments"]
         ticks = {each["symbol"]: each["tick"] for each in listed}
         for symbol in ("BTC/USDT", "XRP/USDT"):
-            shown = page.row(f"ticker.{exchange}.{symbol}")[2:5]
+            topic = f"ticker.{exchange}.{symbol}"
+            page.until(functools.partial(page.row, topic), f"a row of {topic}")
+            shown = page.row(topic)[2:5]
             places = len(ticks[symbol].partition(".")[2])
             assert places > 0
             assert [len(price.partition(".")[2]) for price in shown] == [places] * 3, shown
