@@ -43,7 +43,9 @@ class SubscriptionRejected(FeedError):
 
 
 class DecodeError(FeedError):
-    """One message is not what the exchange documents."""
+    """One message is not what the exchange documents; it says nothing of when to ask again."""
+
+    retry_after_s: Final = 0.0
 
 
 class ProtocolError(FeedError):

@@ -643,9 +643,13 @@ def decode_sparse(decode: Callable[[bytes], T], payload: bytes | bytearray | mem
     sends; then also without the fields that are empty or null: what they state is unknown. For messages that were
     refused only, refused being the reason. Raises DecodeError with it, if they are refused in every form.
     """
+    try:
+        message = decode_digits(payload)
+    except (*UNDECODABLE, ValueError):
+        raise DecodeError(refused) from None
     for has_empty in (True, False):
         try:
-            return decode(msgspec.json.encode(_texts(decode_digits(payload), has_empty=has_empty)))
+            return decode(msgspec.json.encode(_texts(message, has_empty=has_empty)))
         # DecodeError: a row that its reader refuses. ValueError: an integer of thousands of digits.
         except (*UNDECODABLE, DecodeError, ValueError):
             continue

@@ -88,7 +88,7 @@ class Asking:
             has_failed = False
         except (ProtocolError, DecodeError) as exc:
             log.warning("no present values from REST, asked for again later: %s", exc)
-            retry_after_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
+            retry_after_s = exc.retry_after_s
         finally:
             survey.end(time.monotonic_ns(), has_failed=has_failed, retry_after_s=retry_after_s)
 
@@ -112,7 +112,7 @@ class Asking:
                 rows = market.decode_past_trades(native, body)
         except (ProtocolError, DecodeError) as exc:
             log.log(_level(exc), "no past trades of %s from REST: %s", native, exc)
-            question.watch.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
+            question.watch.on_refused(question, exc.retry_after_s)
         else:
             if rows.problem:
                 log.warning("past trades of %s: %s", native, rows.problem)
@@ -130,7 +130,7 @@ class Asking:
                 base = market.decode_base(native, body)
         except (ProtocolError, DecodeError) as exc:
             log.log(_level(exc), "no book of %s from REST, asked for again later: %s", native, exc)
-            question.bases.on_refused(question, exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
+            question.bases.on_refused(question, exc.retry_after_s)
         else:
             answer = functools.partial(question.bases.on_answer, question, base, recv_ns)
             if self._failures.attempt_now("a book", answer) is not None:
@@ -160,8 +160,8 @@ class Asking:
             is_ours = _is_of_our_budget(exc)
             if not is_ours:
                 log.info("no %s from REST: %s", ", ".join(polling.poll.fields), exc)
-            wait_s = exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0
-            polling.on_refused(question, time.monotonic_ns(), "" if is_ours else str(exc), wait_s)
+            reason = "" if is_ours else str(exc)
+            polling.on_refused(question, time.monotonic_ns(), reason, exc.retry_after_s)
         else:
             answer = functools.partial(polling.on_answer, question, rows, recv_ns, time.monotonic_ns())
             if self._failures.attempt_now("a poll", answer) is not None:

@@ -686,7 +686,7 @@ def _status_of(connection: Connection) -> ConnectionStatus:
 
 def _retry_after_s(errors: Iterable[ProtocolError | DecodeError]) -> float:
     """Return how long the exchange asked us to wait."""
-    return max((error.retry_after_s for error in errors if isinstance(error, ProtocolError)), default=0.0)
+    return max((error.retry_after_s for error in errors), default=0.0)
 
 
 async def _main(config: Config, name: str, shard: Shard, looks: Iterable[Callable[[], None]]) -> int:

@@ -312,7 +312,7 @@ class Connection:
             text, wait_s = _refusal(exc)
             self._failed(f"WebSocket handshake refused by {_host(socket.url)}: {text}", wait_s)
         except (DecodeError, ProtocolError) as exc:
-            self._failed(str(exc), exc.retry_after_s if isinstance(exc, ProtocolError) else 0.0)
+            self._failed(str(exc), exc.retry_after_s)
         except (OSError, ValueError, picows.WSError) as exc:
             self._failed(
                 f"cannot connect to {_host(socket.url)}{self._whence(exc)}: {exc or type(exc).__name__}"
