@@ -30,6 +30,7 @@ COMPILED: Final = (
     "feedhandler/feed/tap.py",
     "feedhandler/recordings/carriers.py",
     "feedhandler/recordings/packing.py",
+    "feedhandler/relay/relayed_books.py",
     "feedhandler/replay/merged.py",
     "feedhandler/replay/player.py",
     "feedhandler/transport/follower.py",

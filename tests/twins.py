@@ -10,7 +10,7 @@ import feedhandler
 HEAP_TYPE = 1 << 9  # made by a class statement that was not compiled
 CLASSES = {
     "feedhandler.data.kept_book": ("Book",),
-    "feedhandler.data.levels": ("Levels",),
+    "feedhandler.data.levels": ("Levels", "read_levels"),
     "feedhandler.exchanges.arbitration": ("Arbitration", "Line"),
     "feedhandler.exchanges.books": ("BookDepthState", "LineBook"),
     "feedhandler.exchanges.depth_state": ("DepthState",),

@@ -7,6 +7,12 @@ cdef double _NAN, _INFINITE
 cdef bytes _NONE
 
 
+cpdef bytes read_levels(text)
+@cython.locals(packed=bytearray, at=Py_ssize_t, price=double, size=double)
+cpdef bytes pack_levels(levels)
+cpdef list pairs_of(bytes levels)
+
+
 @cython.final
 cdef class Levels:
     cdef readonly bint is_bids
@@ -31,18 +37,17 @@ cdef class Levels:
     cdef int _remove(self, Py_ssize_t at) except -1
     @cython.locals(first=Py_ssize_t)
     cdef Py_ssize_t _make_room(self) except -1
+    @cython.locals(count=Py_ssize_t, index=Py_ssize_t, at=Py_ssize_t, price=double, size=double)
+    cpdef replace_packed(self, bytes levels)
     @cython.locals(
-        packed=bytearray,
-        used=Py_ssize_t,
         index=Py_ssize_t,
         at=Py_ssize_t,
         before=double,
         price=double,
-        size=double,
         is_rising=bint,
         is_falling=bint,
     )
-    cpdef bytes record(self, levels)
+    cpdef bytes record(self, bytes levels)
     @cython.locals(index=Py_ssize_t, at=Py_ssize_t, price=double, size=double)
     cpdef take(self, bytes data, Py_ssize_t start, Py_ssize_t count)
     cpdef bytes packed(self, Py_ssize_t first=*, Py_ssize_t count=*)

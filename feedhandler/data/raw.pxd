@@ -58,7 +58,97 @@ cdef extern from *:
             return Py_SIZE(buffer);
         return PyObject_Size(buffer);
     }
+
+    static const double raw_power_of_ten[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12,
+        1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
+    #define RAW_EXACT_MAX ((uint64_t)1 << 53)
+    #define RAW_IS_DIGIT(at) ((at) < end && (uint8_t)(*(at) - '0') < 10)
+
+    /* Reads "12.50" into out; returns what follows, NULL if it is written otherwise or takes more than a division. */
+    RAW_INLINE const uint8_t *raw_amount(const uint8_t *at, const uint8_t *end, double *out) {
+        uint64_t digits;
+        unsigned decimals = 0, zeros = 0;
+        if (end - at < 3 || *at++ != '"' || !RAW_IS_DIGIT(at))
+            return NULL;
+        digits = *at++ - '0';
+        if (digits)
+            while (RAW_IS_DIGIT(at)) {
+                digits = digits * 10 + (*at++ - '0');
+                if (digits > RAW_EXACT_MAX)
+                    return NULL;
+            }
+        if (at < end && *at == '.') {
+            at++;
+            if (!RAW_IS_DIGIT(at))
+                return NULL;
+            do {
+                uint8_t digit = *at++ - '0';
+                if (!digit) {
+                    zeros++; /* of no account unless another digit follows */
+                    continue;
+                }
+                decimals += zeros + 1;
+                if (decimals > 22)
+                    return NULL;
+                for (; zeros; zeros--)
+                    if ((digits *= 10) > RAW_EXACT_MAX)
+                        return NULL;
+                if ((digits = digits * 10 + digit) > RAW_EXACT_MAX)
+                    return NULL;
+            } while (RAW_IS_DIGIT(at));
+        }
+        if (at >= end || *at++ != '"')
+            return NULL;
+        *out = (double)digits / raw_power_of_ten[decimals];
+        return at;
+    }
+
+    /* Reads levels into out, which has room for one of each ten bytes; returns how many, -1 for another text. */
+    static __attribute__((unused)) Py_ssize_t raw_levels(const uint8_t *at, Py_ssize_t size, double *out) {
+        const uint8_t *end = at + size;
+        Py_ssize_t count = 0;
+        if (size < 2 || *at++ != '[')
+            return -1;
+        if (*at == ']')
+            return size == 2 ? 0 : -1;
+        for (;;) {
+            if (at >= end || *at++ != '[')
+                return -1;
+            if (!(at = raw_amount(at, end, out++)) || at >= end || *at++ != ',')
+                return -1;
+            if (!(at = raw_amount(at, end, out++)) || at >= end || *at++ != ']' || at >= end)
+                return -1;
+            count++;
+            if (*at == ']')
+                return at + 1 == end ? count : -1;
+            if (*at++ != ',')
+                return -1;
+        }
+    }
+
+    static __attribute__((unused)) PyObject *raw_get_levels(PyObject *text) {
+        Py_buffer view;
+        PyObject *levels;
+        Py_ssize_t count;
+        if (PyObject_GetBuffer(text, &view, PyBUF_SIMPLE))
+            return NULL;
+        levels = PyBytes_FromStringAndSize(NULL, (view.len / 10 + 1) * 16);
+        if (!levels) {
+            PyBuffer_Release(&view);
+            return NULL;
+        }
+        count = raw_levels((const uint8_t *)view.buf, view.len, (double *)PyBytes_AS_STRING(levels));
+        PyBuffer_Release(&view);
+        if (count < 0) {
+            Py_DECREF(levels);
+            Py_RETURN_NONE;
+        }
+        _PyBytes_Resize(&levels, count * 16);
+        return levels;
+    }
     """
+    object c_get_levels "raw_get_levels" (object text)
     # Where so many bytes may be read, or written, until something else is done with the buffer.
     const uint8_t* readable "raw_readable" (object buffer, Py_ssize_t at, Py_ssize_t size) except NULL
     uint8_t* writable "raw_writable" (object buffer, Py_ssize_t at, Py_ssize_t size) except NULL
@@ -191,3 +281,7 @@ cdef inline Py_ssize_t count_before(
 
 cdef inline bytes cut(object source, Py_ssize_t start, Py_ssize_t size):
     return PyBytes_FromStringAndSize(<const char*>readable(source, start, size), size)
+
+
+cdef inline object get_levels(object text):
+    return c_get_levels(text)

@@ -96,3 +96,12 @@ def cut(source: Buffer, start: int, size: int) -> bytes:
     if size < 0 or not 0 <= start <= len(source) - size:
         raise IndexError(BEYOND)
     return bytes(source[start : start + size])
+
+
+def get_levels(text: Buffer | memoryview) -> bytes | None:
+    """Return the pairs of JSON such as `[["100.25","3"],["100.5","0"]]` as f64, side by side.
+
+    None where that is for a library: always in Python, and compiled if it is written in another way, or a number
+    takes more than one division.
+    """
+    return None

@@ -36,9 +36,6 @@ from feedhandler.exchanges.polled import Poll, PolledContract
 from feedhandler.exchanges.state import AHEAD_NS_MAX, QUOTE, RecordState, State, TickerState
 from feedhandler.exchanges.trades import PastTrade, TradeState
 
-# A price, size or volume as exchanges send it. The bounds also turn away "nan" and "inf", which the
-# lenient decoder would accept: no comparison with them holds.
-Amount = Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
 # The price or size of a trade: that of nothing, or for nothing, is none.
 Traded = Annotated[float, msgspec.Meta(gt=0.0, le=sys.float_info.max)]
 # Of funding, which may be negative.

@@ -41,6 +41,7 @@ from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
+from feedhandler.data.levels import Amount, pack_levels, read_levels
 from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import LimitHeader, RestRequest
 from feedhandler.data.ticker import TICKER
@@ -51,7 +52,6 @@ from feedhandler.exchanges.arbitration import Line
 from feedhandler.exchanges.base import (
     MILLISECONDS_MAX,
     Ack,
-    Amount,
     Capability,
     Control,
     Emit,
@@ -186,8 +186,8 @@ class _Changes(msgspec.Struct, gc=False):
     symbol: str = msgspec.field(name="s")
     first_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="U")
     last_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="u")
-    bids: list[tuple[Amount, Amount]] = msgspec.field(name="b")
-    asks: list[tuple[Amount, Amount]] = msgspec.field(name="a")
+    bids: msgspec.Raw = msgspec.field(name="b")
+    asks: msgspec.Raw = msgspec.field(name="a")
     time: Time = msgspec.field(name="E", default=0)
 
 
@@ -199,8 +199,8 @@ class _Depth(msgspec.Struct, gc=False):
     """`@depth20` data alone. What has an event or a symbol is something else."""
 
     last_update_id: UpdateId = msgspec.field(name="lastUpdateId")
-    bids: list[tuple[Amount, Amount]]
-    asks: list[tuple[Amount, Amount]]
+    bids: msgspec.Raw
+    asks: msgspec.Raw
     event: str = msgspec.field(name="e", default="")
     symbol: str = msgspec.field(name="s", default="")
 
@@ -369,8 +369,8 @@ class _LinearChanges(msgspec.Struct, tag_field="e", tag="depthUpdate", gc=False)
     first_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="U")
     last_id: Annotated[int, msgspec.Meta(gt=0, le=2**63 - 1)] = msgspec.field(name="u")
     before_id: UpdateId = msgspec.field(name="pu")
-    bids: list[tuple[Amount, Amount]] = msgspec.field(name="b")
-    asks: list[tuple[Amount, Amount]] = msgspec.field(name="a")
+    bids: msgspec.Raw = msgspec.field(name="b")
+    asks: msgspec.Raw = msgspec.field(name="a")
     time: Milliseconds = msgspec.field(name="T", default=0)
 
 
@@ -848,9 +848,13 @@ class BinanceSpot(BinanceMarket):
         first_id, last_id = changes.first_id, changes.last_id
         if changes.event != "depthUpdate" or first_id > last_id:
             return False
+        try:
+            bids, asks = read_levels(changes.bids), read_levels(changes.asks)
+        except UNDECODABLE:
+            return False
         state: FullBookState | None = self.states[BOOK.name].get(changes.symbol)
         if state is not None:
-            taken = Changes(first_id, last_id, changes.bids, changes.asks, _time_ns(changes.time))
+            taken = Changes(first_id, last_id, bids, asks, _time_ns(changes.time))
             state.take(line, taken, last_id, recv_ns, emit)
         return True
 
@@ -860,11 +864,14 @@ class BinanceSpot(BinanceMarket):
         """Take depth of a symbol, as its stream names it; False if it is another message, or cannot be read."""
         try:
             depth = self._decode_depth(payload).data
+            bids, asks = read_levels(depth.bids), read_levels(depth.asks)
         except UNDECODABLE:
             return False
         if depth.event or depth.symbol or not depth.last_update_id or b"\\" in native:
             return False
-        self._set_depth(native.decode(errors="replace"), depth, recv_ns, line, emit)
+        self._set_depth(
+            native.decode(errors="replace"), depth.last_update_id, bids, asks, recv_ns, line, emit
+        )
         return True
 
     def _depth(
@@ -881,14 +888,17 @@ class BinanceSpot(BinanceMarket):
         native = stream.removesuffix(DEPTH_STREAM)
         if native == stream:
             return  # other levels, that we did not request
-        self._set_depth(native, event, recv_ns, line, emit)
+        bids, asks = pack_levels(event.bids), pack_levels(event.asks)
+        self._set_depth(native, event.last_update_id, bids, asks, recv_ns, line, emit)
 
-    def _set_depth(self, native: str, depth: "_Event | _Depth", recv_ns: int, line: Line, emit: Emit) -> None:
+    def _set_depth(
+        self, native: str, update_id: int, bids: bytes, asks: bytes, recv_ns: int, line: Line, emit: Emit
+    ) -> None:
         state = self.states[DEPTH.name].get(native.upper())
-        if state is None or not state.accept(0, line, depth.last_update_id, recv_ns):
+        if state is None or not state.accept(0, line, update_id, recv_ns):
             return
-        state.exchange_sequence = depth.last_update_id
-        if state.replace(depth.bids, depth.asks, recv_ns):
+        state.exchange_sequence = update_id
+        if state.replace(bids, asks, recv_ns):
             emit(state)
 
     def _stream(self, payload: bytes | bytearray | memoryview) -> str:
@@ -1174,12 +1184,16 @@ class BinanceLinear(BinanceMarket):
     def _take_changes(self, stream: str, data: _LinearChanges, recv_ns: int, line: Line, emit: Emit) -> None:
         if data.first_id > data.last_id or data.before_id > data.last_id:
             raise DecodeError("binance: depthUpdate ends before it begins")
+        try:
+            bids, asks = read_levels(data.bids), read_levels(data.asks)
+        except UNDECODABLE as exc:
+            raise DecodeError(f"binance: depthUpdate: {exc}") from exc
         time_ns = data.time * NS_PER_MS
         if stream.endswith(BOOK_STREAM):
             book: FullBookState | None = self.states[BOOK.name].get(data.symbol)
             if book is not None:
                 # The ids between an event's `pu` and its U are of no change of this book.
-                changes = Changes(data.before_id + 1, data.last_id, data.bids, data.asks, time_ns)
+                changes = Changes(data.before_id + 1, data.last_id, bids, asks, time_ns)
                 book.take(line, changes, data.last_id, recv_ns, emit)
             return
         if not stream.endswith(DEPTH_STREAM):
@@ -1190,7 +1204,7 @@ class BinanceLinear(BinanceMarket):
         if state is None or not state.accept(0, line, data.last_id, recv_ns):
             return
         state.exchange_sequence, state.exchange_ns = data.last_id, time_ns
-        if state.replace(data.bids, data.asks, recv_ns):
+        if state.replace(bids, asks, recv_ns):
             emit(state)
 
     def _take_contract(self, data: _MarkPrice, recv_ns: int, line: Line, emit: Emit) -> None:

@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from feedhandler.data.levels cimport Levels
+from feedhandler.data.levels cimport Levels, pack_levels, pairs_of
 from feedhandler.exchanges.depth_state cimport DepthState
 
 
@@ -23,6 +23,7 @@ cdef class LineBook:
     cpdef list take(self, first_id, last_id, bids, asks)
     @cython.locals(is_open=bint)
     cdef double _edge(self, Levels side, double known) except? -1
+    cdef bytes _packed(self, levels)
     cdef _changes(self, levels)
     cdef _prune(self)
     cpdef bint runs_out(self, Py_ssize_t count) except -1

@@ -17,7 +17,7 @@ import msgspec
 
 from feedhandler.data import book, wire
 from feedhandler.data.depth import BookLevel
-from feedhandler.data.levels import Levels
+from feedhandler.data.levels import Levels, pack_levels, pairs_of
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX
 from feedhandler.exchanges.depth_state import DepthState
@@ -132,7 +132,7 @@ class LineBook:
     def apply(self, first_id: int, last_id: int, bids: Sequence[Any], asks: Sequence[Any]) -> Succession:
         """Take a message's changes if it follows; after a gap the book is not known any more.
 
-        Levels are pairs of price and size, or, where they have ids, triples.
+        Levels are pairs of price and size, or, where they have ids, triples; or as they stand in records.
         """
         found = self.judge(first_id, last_id)
         if found is GAP:
@@ -145,11 +145,13 @@ class LineBook:
             self._prune()
         return found
 
-    def take(self, first_id: int, last_id: int, bids: Sequence[Any], asks: Sequence[Any]) -> list[bytes]:
+    def take(
+        self, first_id: int, last_id: int, bids: Sequence[Any] | bytes, asks: Sequence[Any] | bytes
+    ) -> list[bytes]:
         """Take a message that is known to follow; returns the bodies of the records that say the same."""
         # hot: `make bench-micro`, books
         if not self._levels_max:  # what is known ends where it did
-            sides = self.bids.record(self._changes(bids)), self.asks.record(self._changes(asks))
+            sides = self.bids.record(self._packed(bids)), self.asks.record(self._packed(asks))
             self.last_id, self.is_joining = last_id, False
             self._old_ns = 0
             return book.bodies(first_id, last_id, *sides)
@@ -190,11 +192,16 @@ class LineBook:
         self._old_ns = self._old_ns or recv_ns
         return last_id <= self.last_id // 2 or recv_ns - self._old_ns >= OLD_NS
 
-    def _changes(self, levels: Sequence[Any]) -> Sequence[BookLevel]:
+    def _packed(self, levels: Sequence[Any] | bytes) -> bytes:
+        """Return what is not in the book yet as it stands in records."""
+        return levels if isinstance(levels, bytes) else pack_levels(self._changes(levels))
+
+    def _changes(self, levels: Sequence[Any] | bytes) -> Sequence[BookLevel]:
         """Return what is not in the book yet: a message may begin before the base, or a base within a message."""
+        found: Sequence[Any] = pairs_of(levels) if isinstance(levels, bytes) else levels
         if not self._has_level_ids:
-            return levels
-        return [(price, size) for price, size, level_id in levels if level_id > self.last_id and price]
+            return found
+        return [(price, size) for price, size, level_id in found if level_id > self.last_id and price]
 
     def _prune(self) -> None:
         if self._levels_max:

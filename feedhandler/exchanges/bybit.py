@@ -43,6 +43,7 @@ from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, price_tick
+from feedhandler.data.levels import Amount
 from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
@@ -55,7 +56,6 @@ from feedhandler.exchanges.base import (
     NO_ORDERS,
     PONG,
     Ack,
-    Amount,
     Capability,
     Control,
     Emit,

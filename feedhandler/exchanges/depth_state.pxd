@@ -17,7 +17,7 @@ cdef class DepthState(State):
     cdef Levels _bids, _asks
     cdef bytearray _body, _before
 
-    cpdef bint replace(self, bids, asks, int64_t recv_ns) except -1
+    cpdef bint replace(self, bytes bids, bytes asks, int64_t recv_ns) except -1
     @cython.locals(flags=uint16_t, was_known=bint)
     cpdef bint update(self, Levels bids, Levels asks, int64_t recv_ns) except -1
     @cython.locals(body=bytearray)

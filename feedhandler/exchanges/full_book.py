@@ -31,10 +31,18 @@ EmitBook = Callable[["FullBookState"], None]
 
 
 class Changes:
-    """A message of changes. Levels are pairs of price and size, or triples with the id of the level's change."""
+    """A message of changes.
+
+    Levels are as they stand in records, or pairs of price and size, or triples with the id of the level's change.
+    """
 
     def __init__(
-        self, first_id: int, last_id: int, bids: Sequence[Any], asks: Sequence[Any], exchange_ns: int = 0
+        self,
+        first_id: int,
+        last_id: int,
+        bids: Sequence[Any] | bytes,
+        asks: Sequence[Any] | bytes,
+        exchange_ns: int = 0,
     ) -> None:
         self.first_id = first_id
         self.last_id = last_id

@@ -56,7 +56,7 @@ from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH, BookLevel
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, contract_size, price_tick
-from feedhandler.data.levels import LEVELS_MAX
+from feedhandler.data.levels import LEVELS_MAX, Amount, pack_levels
 from feedhandler.data.rest import LimitHeader, RestRequest
 from feedhandler.data.ticker import TICKER as TICKER_KIND
 from feedhandler.data.trade import TRADE, UNKNOWN_SIDE, Side
@@ -70,7 +70,6 @@ from feedhandler.exchanges.base import (
     PONG,
     WELCOME,
     Ack,
-    Amount,
     Capability,
     ContractSize,
     Control,
@@ -672,7 +671,7 @@ class KuCoinSpot(KuCoinMarket):
         if state is None or not state.accept(0, line, time_ns, recv_ns, True):
             return
         state.exchange_ns = time_ns
-        if state.replace(data.bids, data.asks, recv_ns):
+        if state.replace(pack_levels(data.bids), pack_levels(data.asks), recv_ns):
             emit(state)
 
     def _level1(self, native: str, data: _Data, recv_ns: int, line: Line, emit: Emit) -> None:
@@ -1105,7 +1104,8 @@ class KuCoinLinear(KuCoinMarket):
         if not state.accept(0, line, data.sequence, recv_ns):
             return
         state.exchange_sequence, state.exchange_ns = data.sequence, data.timestamp * NS_PER_MS
-        if state.replace(_levels(data.bids, size), _levels(data.asks, size), recv_ns):
+        bids, asks = pack_levels(_levels(data.bids, size)), pack_levels(_levels(data.asks, size))
+        if state.replace(bids, asks, recv_ns):
             emit(state)
 
     def _take_change(self, native: str, data: _LinearData, recv_ns: int, line: Line, emit: Emit) -> None:

@@ -41,6 +41,7 @@ from feedhandler.data.contract import CONTRACT
 from feedhandler.data.depth import DEPTH, BookLevel
 from feedhandler.data.errors import UNDECODABLE, DecodeError, ProtocolError
 from feedhandler.data.instruments import SPOT, Instrument, contract_size, price_tick
+from feedhandler.data.levels import Amount
 from feedhandler.data.liquidation import LIQUIDATION
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.ticker import TICKER
@@ -54,7 +55,6 @@ from feedhandler.exchanges.base import (
     PONG,
     WHOLE,
     Ack,
-    Amount,
     Capability,
     ContractSize,
     Control,

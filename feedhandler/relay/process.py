@@ -38,6 +38,7 @@ TURN_S: Final = 0.05
 GATHERED: Final = modes.WITHIN + b"50"
 # Of which newest ones are kept: kinds with a JSON body and a topic of their own.
 DOCUMENTS: Final = {kind.code: kind.name for kind in KINDS if kind.body is Body.JSON and kind.has_topics}
+NICE: Final = 5  # as nobody waits for it: the feeds, the merger and subscribers run first
 FAILED_TURN_S: Final = 0.5  # after a turn that failed: subscribers of other hosts wait
 LOOK_EVERY_S: Final = 0.25  # for another merger's file, while nobody writes the one that is open
 
@@ -241,6 +242,8 @@ def run(config: Config) -> int:
         keep_secrets_in_memory()
     with Lock(config.run_dir, "relay") as lock:
         use_cpus(config.relay.cpus, f"{config.path}: relay.cpus")
+        if not config.relay.remote_ticks:
+            os.nice(NICE)
         process = RelayProcess(config, lock)
         on_stop_signals(process.stop)
         log.info("answering at %s", ", ".join(config.relay.recover))

@@ -3,6 +3,7 @@
 They are made of the merger's stream, and of its file of recent records: before each answer a book is brought to the
 newest record there, so that nobody who asks is further than the answer. What was missed of the stream comes from
 there as well, as far as the file goes back. Pure: records, and the file as a `Ring`, come in; records go out.
+Compiled where there is a compiler, with the types of `relayed_books.pxd`.
 """
 
 from collections.abc import Callable, Sequence

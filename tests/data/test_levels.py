@@ -3,6 +3,7 @@
 import math
 import random
 
+import msgspec
 import pytest
 import twins
 from seeds import seeds
@@ -17,6 +18,11 @@ BIDS = [(100.0, 1.0), (99.5, 2.0), (99.0, 3.0)]
 @pytest.fixture(params=twins.FORMS)
 def module(request):
     return twins.of(request.param)
+
+
+@pytest.fixture
+def read_levels(module):
+    return module.read_levels
 
 
 def side(module, is_bids, levels=()):
@@ -117,9 +123,75 @@ def test_what_a_message_changes_is_recorded_with_each_price_once(module, seed):
             prices = sorted(set(prices) if rng.random() < 0.8 else prices, reverse=order == 1)
         message = [(price, float(rng.choice((0, 0, 1, 2.5, 7)))) for price in prices]
         changed = {price: size for price, size in message if price > 0.0}
-        assert levels.record(message) == packed_levels(changed.items())
+        assert levels.record(packed_levels(message)) == packed_levels(changed.items())
         expected.change(changed.items())
         assert levels.pairs() == expected.pairs()
+
+
+@pytest.mark.parametrize("seed", seeds(20))
+def test_a_side_is_replaced_by_levels_in_any_order_as_a_record_has_them(module, seed):
+    rng = random.Random(seed)
+    is_bids = rng.random() < 0.5
+    levels = side(module, is_bids, BIDS)
+    for count in (3, 0, 40, 500, 1):
+        pairs = [(rng.randint(0, 400) / 4, float(rng.choice((0, 1, 2.5)))) for _ in range(count)]
+        if rng.random() < 0.5:
+            pairs = sorted(dict(pairs).items(), reverse=is_bids)
+        levels.replace_packed(packed_levels(pairs))
+        assert levels.pairs() == side(module, is_bids, pairs).pairs()
+
+
+READABLE = [
+    "[]",
+    '[["100.25","3"]]',
+    '[["100.25000000","3.00000000"],["100.50","0.00000000"],["0","0.0"]]',
+    '[["9007199254740992","0.9007199254740992"],["9007199254740993","123456789012345678.5"]]',
+    '[["0.0000000000000000000001","0.00000000000000000000001"],["0.1","0.3"],["1.10","2.675"]]',
+    '[[100.25,3],["1e3","2.5E-1"]]',
+    ' [ ["1", "2"] , ["3","4"] ] ',
+    '[["1","\\u0032"]]',
+]
+UNREADABLE = ["", "[", "{}", "null", '[["1"]]', '[["1","2","3"]]', '[["1","2"],]', '[["1","2"]', '["1","2"]']
+UNREADABLE += [
+    f'[["{number}","1"]]' for number in ("", "-1", "nan", "inf", "1.", ".5", "01", "+1", "1,0", "1 ")
+]
+UNREADABLE += [
+    '[["1","2"]]x',
+    '[["1","2"]x]',
+    '[["1","2"x]]',
+    '[["1"x"2"]]',
+    '[["1","2"],["1,"2"]]',
+    '[["1","-0.5"]]',
+]
+
+
+@pytest.mark.parametrize("text", READABLE)
+def test_levels_are_read_as_a_library_reads_them(read_levels, text):
+    expected = msgspec.json.decode(text, type=list[tuple[float, float]], strict=False)
+    assert read_levels(msgspec.Raw(text.encode())) == packed_levels(expected)
+
+
+@pytest.mark.parametrize("text", UNREADABLE)
+def test_what_are_no_levels_cannot_be_read(read_levels, text):
+    with pytest.raises(msgspec.MsgspecError):
+        read_levels(msgspec.Raw(text.encode()))
+
+
+@pytest.mark.parametrize("seed", seeds(20))
+def test_any_numbers_of_any_length_are_read_exactly(read_levels, seed):
+    rng = random.Random(seed)
+
+    def number():
+        whole = str(rng.choice((0, rng.randrange(10), rng.randrange(10 ** rng.randint(1, 18)))))
+        decimals = "".join(rng.choice("0123456789000") for _ in range(rng.choice((0, 1, 2, 8, 8, 15, 30))))
+        return f"{whole}.{decimals}" if decimals else whole
+
+    levels = [(number(), number()) for _ in range(200)]
+    for count in (200, 1):
+        for first in range(0, 200, count):
+            part = levels[first : first + count]
+            expected = packed_levels([(float(price), float(size)) for price, size in part])
+            assert read_levels(msgspec.Raw(msgspec.json.encode(part))) == expected
 
 
 @pytest.mark.long

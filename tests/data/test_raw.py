@@ -183,3 +183,26 @@ def test_compiled_code_takes_no_other_memory(compiled, other):
             call(other, 0)
     with pytest.raises(TypeError):
         compiled.put_u8(b"12345678", 0, 1)
+
+
+def test_levels_are_read_where_that_is_exact_and_left_to_a_library_elsewhere(form):
+    if form is raw:
+        assert form.get_levels(b"[]") is None
+        return
+    assert form.get_levels(memoryview(b'[["100.250","3"],["0.1","0"]]')) == struct.pack(
+        "<4d", 100.25, 3, 0.1, 0
+    )
+    assert form.get_levels(b"[]") == b""
+    exact = b'[["9007199254740992","0.0000000000000000000001"]]'
+    assert form.get_levels(exact) == struct.pack("<2d", 2.0**53, 1e-22)
+    for at in range(len(exact)):
+        assert form.get_levels(exact[:at]) is None, "cut short"
+    for text in (
+        b'[["9007199254740993","1"]]',
+        b'[["1","0.00000000000000000000001"]]',
+        b"[[1,2]]",
+        b'[["-1","2"]]',
+    ):
+        assert form.get_levels(text) is None
+    with pytest.raises(TypeError):
+        form.get_levels("[]")

@@ -4,6 +4,7 @@ import pytest
 import twins
 
 from feedhandler.data import wire
+from feedhandler.data.book import packed_levels
 
 RECV_NS = 1_790_000_000_000_000_000
 BIDS = [(100.0, 1.0), (99.5, 2.0), (99.0, 3.0)]
@@ -21,13 +22,17 @@ def side(module, is_bids, levels=()):
     return made
 
 
+def replace(depth_of, bids, asks, recv_ns):
+    return depth_of.replace(packed_levels(bids), packed_levels(asks), recv_ns)
+
+
 def state(module):
     return module.DepthState(topic="depth.x.Y", native="Y", base_flags=wire.SIMULATED, flags=wire.SIMULATED)
 
 
 def test_a_record_has_every_field_of_its_state(module):
     full = state(module)
-    full.replace(BIDS, ASKS, RECV_NS)
+    replace(full, BIDS, ASKS, RECV_NS)
     full.session, full.sequence, full.exchange_sequence = 2**32 - 1, 2**64 - 1, 2**64 - 2
     full.exchange_ns, full.publish_ns = 5, 2**63 - 1
     expected = wire.Depth.of(
@@ -54,37 +59,37 @@ def test_a_record_has_every_field_of_its_state(module):
 def test_only_what_changes_the_best_levels_is_emitted(module):
     depth_of = state(module)
     many = [(100.0 - number, 1.0) for number in range(21)]
-    assert depth_of.replace(many, ASKS, RECV_NS)
-    assert not depth_of.replace(many, ASKS, RECV_NS + 1), "the same"
-    assert not depth_of.replace([*many[:20], (5.0, 1.0)], ASKS, RECV_NS + 2), "beyond the best"
+    assert replace(depth_of, many, ASKS, RECV_NS)
+    assert not replace(depth_of, many, ASKS, RECV_NS + 1), "the same"
+    assert not replace(depth_of, [*many[:20], (5.0, 1.0)], ASKS, RECV_NS + 2), "beyond the best"
     assert depth_of.recv_ns == RECV_NS + 2
-    assert depth_of.replace([*many[:19], (5.0, 1.0)], ASKS, RECV_NS + 3)
-    assert depth_of.replace(many, ASKS[1:], RECV_NS + 4)
-    assert depth_of.replace([], [], RECV_NS + 5)
-    assert not depth_of.replace([], [], RECV_NS + 6)
+    assert replace(depth_of, [*many[:19], (5.0, 1.0)], ASKS, RECV_NS + 3)
+    assert replace(depth_of, many, ASKS[1:], RECV_NS + 4)
+    assert replace(depth_of, [], [], RECV_NS + 5)
+    assert not replace(depth_of, [], [], RECV_NS + 6)
 
 
 @pytest.mark.parametrize("flag", [wire.STALE, wire.DOWN, wire.INVALID])
 def test_what_is_known_already_is_emitted_if_it_ends_a_condition(module, flag):
     depth_of = state(module)
-    depth_of.replace(BIDS, ASKS, RECV_NS)
+    replace(depth_of, BIDS, ASKS, RECV_NS)
     depth_of.flags |= flag
-    assert depth_of.replace(BIDS, ASKS, RECV_NS + 1)
+    assert replace(depth_of, BIDS, ASKS, RECV_NS + 1)
     assert depth_of.flags == wire.SIMULATED
-    assert not depth_of.replace(BIDS, ASKS, RECV_NS + 2)
+    assert not replace(depth_of, BIDS, ASKS, RECV_NS + 2)
 
 
 def test_an_empty_book_is_known_and_a_forgotten_one_is_not(module):
     depth_of = state(module)
     fresh = depth_of.record()
     assert not depth_of.is_known
-    assert depth_of.replace([], [], RECV_NS), "the first one"
+    assert replace(depth_of, [], [], RECV_NS), "the first one"
     assert depth_of.is_known
-    depth_of.replace(BIDS, ASKS, RECV_NS)
+    replace(depth_of, BIDS, ASKS, RECV_NS)
     depth_of.exchange_sequence = 7
     depth_of.forget()
     assert depth_of.record() == fresh
-    assert depth_of.replace([], [], RECV_NS)
+    assert replace(depth_of, [], [], RECV_NS)
 
 
 @pytest.mark.parametrize(
@@ -101,11 +106,11 @@ def test_an_empty_book_is_known_and_a_forgotten_one_is_not(module):
 )
 def test_a_crossed_book_is_invalid_until_it_is_not_crossed(module, bids, asks, is_crossed):
     depth_of = state(module)
-    assert depth_of.replace(bids, asks, RECV_NS)
+    assert replace(depth_of, bids, asks, RECV_NS)
     assert (depth_of.is_crossed, bool(depth_of.flags & wire.INVALID)) == (is_crossed, is_crossed)
-    assert depth_of.replace(BIDS, ASKS, RECV_NS + 1)
+    assert replace(depth_of, BIDS, ASKS, RECV_NS + 1)
     assert not depth_of.flags & wire.INVALID
-    depth_of.replace(bids, asks, RECV_NS + 2)
+    replace(depth_of, bids, asks, RECV_NS + 2)
     depth_of.forget()
     assert depth_of.flags == wire.SIMULATED
 
