@@ -28,6 +28,17 @@ PARTITIONS: Final = pa.schema([("exchange", pa.string()), ("date", pa.date32())]
 RECEIVED: Final = "receive_time"
 TIME: Final = pa.timestamp("ns", tz="UTC")
 ORDER: Final = (RECEIVED, "exchange", "symbol", "sequence")
+GAP: Final = "gap"
+# What the files of gaps have: as `export/tables.py` writes it, which is above this room.
+GAPS: Final = pa.schema(
+    [
+        (RECEIVED, TIME),
+        ("connection", pa.string()),
+        ("reason", pa.string()),
+        ("count", pa.uint64()),
+        *PARTITIONS,
+    ]
+)
 
 
 def read(
@@ -51,8 +62,7 @@ def read(
         raise ValueError(f"to={to!r}: is one of {', '.join(FRAMES)}")
     names, wanted = [symbols] if isinstance(symbols, str) else [*symbols], list(columns)
     places = [exchanges] if isinstance(exchanges, str) else [*exchanges]
-    folder = _folder(Path(directory), kind)
-    rows = ds.dataset(folder, format="parquet", partitioning=ds.partitioning(PARTITIONS, flavor="hive"))
+    rows = _rows(Path(directory), kind)
     for name in wanted:
         if name not in rows.schema.names:
             raise ConfigError(f"{kind} has no column {name!r}; it has {', '.join(rows.schema.names)}")
@@ -70,19 +80,20 @@ def kinds(directory: str | Path) -> list[str]:
     return sorted(each.name.removeprefix("kind=") for each in Path(directory).glob("kind=*") if each.is_dir())
 
 
-def _folder(directory: Path, kind: str) -> Path:
+def _rows(directory: Path, kind: str) -> Any:
+    """Return the files of a kind as one; of gaps, where there is none, what has no rows."""
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such directory")
     folder = directory / f"kind={kind}"
-    if not folder.is_dir():
-        found = kinds(directory)
-        there = (
-            f"there is {', '.join(found)}"
-            if found
-            else "there is nothing; was it made by `feedhandler export`?"
-        )
-        raise ConfigError(f"{directory} has no {kind}: {there}")
-    return folder
+    if folder.is_dir():
+        return ds.dataset(folder, format="parquet", partitioning=ds.partitioning(PARTITIONS, flavor="hive"))
+    found = kinds(directory)
+    if found and kind == GAP:  # always exported: to ask for them is no mistake where all is complete
+        return ds.dataset(GAPS.empty_table())
+    there = (
+        f"there is {', '.join(found)}" if found else "there is nothing; was it made by `feedhandler export`?"
+    )
+    raise ConfigError(f"{directory} has no {kind}: {there}")
 
 
 def _columns(schema: Any, wanted: list[str]) -> list[str]:
@@ -102,15 +113,22 @@ def _filter(
     if symbols and "symbol" in schema.names:
         found.append(ds.field("symbol").isin(symbols))
     if start is not None:
-        start_ns = unix_ns(start)
+        start_ns = _bound("start", start)
         found += [ds.field("date") >= _date(start_ns), ds.field(RECEIVED) >= _scalar(start_ns)]
     if end is not None:
-        end_ns = unix_ns(end)
+        end_ns = _bound("end", end)
         found += [ds.field("date") <= _date(end_ns - 1), ds.field(RECEIVED) < _scalar(end_ns)]
     whole = None
     for each in found:
         whole = each if whole is None else whole & each
     return whole
+
+
+def _bound(name: str, moment: Moment) -> int:
+    try:
+        return unix_ns(moment)
+    except ValueError as exc:
+        raise ValueError(f"{name}={moment!r}: {exc}") from exc
 
 
 def _date(ns: int) -> Any:

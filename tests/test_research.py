@@ -106,6 +106,15 @@ def test_columns(exported):
         research.read(exported, columns=["prize"])
 
 
+def test_a_recording_without_gaps_has_an_empty_frame_of_them(exported, tmp_path):
+    """With the columns and types that it has where there are some."""
+    (tmp_path / "kind=trade").symlink_to(exported / "kind=trade")
+    found, other = (research.read(place, kind="gap", to="arrow") for place in (tmp_path, exported))
+    assert (len(found), len(other)) == (0, 1)
+    assert found.schema.equals(other.schema)
+    assert research.read(tmp_path, kind="gap", exchanges="binance", start="2026-09-22").is_empty()
+
+
 def test_what_is_not_there_is_told_with_what_is(exported, tmp_path):
     with pytest.raises(ConfigError, match="there is book, condition, gap, ticker, trade"):
         research.read(exported, kind="trades")
@@ -115,7 +124,7 @@ def test_what_is_not_there_is_told_with_what_is(exported, tmp_path):
         research.read(tmp_path)
     with pytest.raises(ValueError, match="to='numpy'"):
         research.read(exported, to="numpy")
-    with pytest.raises(ValueError, match="Invalid isoformat"):
+    with pytest.raises(ValueError, match="start='yesterday': Invalid isoformat"):
         research.read(exported, start="yesterday")
 
 

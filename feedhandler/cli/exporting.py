@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -97,7 +98,7 @@ def _export(arguments: argparse.Namespace) -> int:
     with Lock(str(out), ".export"):
         manifest = jobs.read(out, options)
         todo = jobs.plan(runs, manifest, kinds, out, arguments.exchange)
-        shown = _Shown(todo, len(runs), is_quiet=arguments.quiet)
+        shown = _Shown(todo, len(runs), options.symbols, is_quiet=arguments.quiet)
         try:
             with shown:
                 for job, entry in work.do_all(todo, out, arguments.jobs or os.cpu_count() or 1, shown.report):
@@ -116,8 +117,9 @@ def _words(text: str) -> list[str]:
 class _Shown:
     """A bar on a terminal, and a line for each job at its end."""
 
-    def __init__(self, todo: "list[Job]", runs: int, *, is_quiet: bool) -> None:
+    def __init__(self, todo: "list[Job]", runs: int, symbols: Iterable[str], *, is_quiet: bool) -> None:
         self._skipped = runs - len(todo)
+        self._unseen = set(symbols)  # of which nothing has come yet
         self._is_quiet = is_quiet
         self._size = sum(job.size for job in todo)
         self._positions: dict[str, int] = {}
@@ -149,6 +151,7 @@ class _Shown:
         self._rows += rows
         self._bytes += size
         self._gaps += entry.gaps
+        self._unseen -= set(entry.symbols)
         self._records[job.name] = entry.records
         for problem in entry.problems:
             self._tell(f"{job.name}: {problem}")
@@ -173,6 +176,8 @@ class _Shown:
 
     def conclude(self) -> int:
         """Say what has come of all, and return the exit status."""
+        if self._unseen and not self._skipped:
+            self._note(f"there is nothing of {', '.join(sorted(self._unseen))} in these kinds")
         if not self._is_quiet:
             records = sum(self._records.values())
             took_s = max(1e-9, time.monotonic() - self._started_s)

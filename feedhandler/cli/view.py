@@ -308,7 +308,7 @@ class Watch:
         return " | ".join(parts)
 
     def summary(self, subscriber: Subscriber) -> Group:
-        """Return the final table: records of each exchange, rate since the first of them, gaps and latency."""
+        """Return the final table: records of each exchange by kind, rate since the first, gaps and latency."""
         now = time.monotonic()
         seconds = {name: now - since for name, since in self.since_mono.items()}
         title = "no data came"
@@ -320,14 +320,15 @@ class Watch:
             of_kinds = [(words[0], loss) for words, loss in found if len(words) > 2 and words[1] == name]
             losses = [loss for _, loss in of_kinds]
             count, histogram = self.records[name], self.latencies[name]
+            of_all = count + sum(self.others[name].values())
             cells = {
                 "symbols": str(sum(kind == "ticker" for kind, _ in of_kinds)),
-                "records": f"{count:,}",
+                "tickers": f"{count:,}",
                 **{
                     PLURALS.get(kind, kind): f"{self.others[name].get(kind, 0):,}"
                     for kind in self._kinds_seen()
                 },
-                "records/s": f"{count / seconds[name]:,.0f}" if count else "-",
+                "records/s": f"{of_all / seconds[name]:,.0f}" if count else "-",
                 "gaps": str(sum(loss.gaps for loss in losses)),
                 "lost": str(sum(loss.lost for loss in losses)),
             }

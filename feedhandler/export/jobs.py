@@ -65,6 +65,7 @@ class Exported(msgspec.Struct, kw_only=True):
     unnamed: int = 0
     undecodable: int = 0  # frames
     elsewhere: dict[str, int] = {}  # frames of markets that are not decoded, by what they are of
+    symbols: tuple[str, ...] = ()  # those of the options of which there was something
     problems: list[str] = []
 
 

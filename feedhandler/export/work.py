@@ -95,6 +95,7 @@ def do(job: Job, out: Path, report: Report) -> Exported:
 def _play(job: Job, player: Player, writer: Writer, entry: Exported, report: Report) -> None:
     symbols, after_ns = frozenset(job.options.symbols), job.after_ns
     wanted: dict[bytes, bool] = {}
+    seen: set[str] = set()
     time_of, topic_size, times = wire.TIME.unpack_from, wire.TOPIC_SIZE, wire.RECV_NS_OFFSET
     records, due = 0, ITEMS
     for found in player:
@@ -107,7 +108,9 @@ def _play(job: Job, player: Player, writer: Writer, entry: Exported, report: Rep
         topic = found[:topic_size]
         is_wanted = wanted.get(topic)
         if is_wanted is None:
-            is_wanted = wanted[topic] = not symbols or wire.unpadded(topic).split(".", 2)[2] in symbols
+            symbol = wire.unpadded(topic).split(".", 2)[2]
+            is_wanted = wanted[topic] = not symbols or symbol in symbols
+            seen.add(symbol)
         (recv_ns,) = time_of(found, times)
         if is_wanted and recv_ns > after_ns:
             writer.take(found, recv_ns)
@@ -118,6 +121,7 @@ def _play(job: Job, player: Player, writer: Writer, entry: Exported, report: Rep
             due = player.items + ITEMS
             report(job.name, player.reader.position, records)
     entry.records = records
+    entry.symbols = tuple(sorted(symbols & seen))
     report(job.name, player.reader.size, records)
 
 

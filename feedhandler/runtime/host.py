@@ -49,7 +49,10 @@ def names(config: Config) -> list[str]:
 def look(config: Config) -> list[ProcessStatus]:
     """Return how each of them is doing."""
     now_ns = time.time_ns()
-    found = [_look_at(config.run_dir, name, now_ns) for name in names(config)]
+    expected = names(config)
+    if RECORDER not in expected and lock_owner(config.run_dir, RECORDER):
+        expected.append(RECORDER)  # `demo --record` starts one that its configuration does not have
+    found = [_look_at(config.run_dir, name, now_ns) for name in expected]
     for each in found:
         if each.process == RECORDER and each.state == "up":
             status = read_recorder_status(config.run_dir)

@@ -25,6 +25,14 @@ def test_it_says_what_has_come_of_it(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
+def test_it_tells_of_which_symbols_there_is_nothing(tmp_path, capsys):
+    arguments = ["export", str(small(tmp_path / "r")), "--to", str(tmp_path / "out"), "--jobs", "1"]
+    assert main.main([*arguments, "--symbols", "BTC/USDT,ETH/USDT,BTC/USTD"]) == 0
+    told = capsys.readouterr()
+    assert told.err == "feedhandler: there is nothing of BTC/USTD in these kinds\n"
+    assert told.out.startswith("69 records: ")
+
+
 @pytest.mark.long
 def test_on_a_terminal_there_is_a_bar(tmp_path):
     ours, theirs = pty.openpty()

@@ -51,7 +51,7 @@ def test_the_rate_of_a_summary_counts_from_the_first_data_of_each_exchange(monke
     assert heads.split() == ["x", "y", "silent"]
     assert [line.split() for line in lines[:3]] == [
         ["symbols", "0", "0", "0"],
-        ["records", "20", "20", "0"],
+        ["tickers", "20", "20", "0"],
         ["records/s", "2", "10", "-"],
     ]
 
@@ -330,18 +330,21 @@ def test_output_that_is_no_terminal_tells_trade_and_depth_in_words():
     assert "BTC/USDT" not in Watch(["binance"]).line()
 
 
-def test_a_summary_counts_trades_and_depth_where_there_were_some():
+def test_a_summary_counts_trades_and_depth_where_there_were_some(monkeypatch):
+    monkeypatch.setattr(view.time, "monotonic", lambda: 100.0)
     watch = watch_of_kinds()
+    watch.since_mono = dict.fromkeys(watch.exchanges, 90.0)
     watch.take(wire.Contract("contract.binance.BTC/USDT:USDT", mark=1.0))
     lines = plain(watch.summary(SimpleNamespace(losses={}))).splitlines()
     assert lines[1].split() == ["kucoin", "binance"]
     assert [line.split() for line in lines[2:7]] == [
         ["symbols", "0", "0"],
-        ["records", "9", "9"],
+        ["tickers", "9", "9"],
         ["trades", "0", "60"],
         ["depth", "0", "1"],
         ["contracts", "0", "1"],
     ]
+    assert lines[7].split() == ["records/s", "1", "7"], "of all kinds"
 
 
 def test_status_has_the_kinds_and_of_how_many_symbols():

@@ -55,6 +55,14 @@ def test_who_holds_a_lock_runs_and_its_usage_is_the_kernels(tmp_path):
     assert (found["merger"].state, found["merger"].pid, found["merger"].started_ns) == ("down", 0, 0)
 
 
+def test_a_recorder_that_a_demo_started_is_there_though_no_file_has_it(tmp_path):
+    of = settings(tmp_path)
+    assert "recorder" not in {each.process for each in look(of)}
+    with Lock(of.run_dir, "recorder"):
+        found = {each.process: each for each in look(of)}
+    assert (found["recorder"].state, found["recorder"].pid) == ("up", os.getpid())
+
+
 @pytest.mark.e2e
 def test_a_process_that_has_gone_uses_nothing():
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
