@@ -39,7 +39,7 @@ from feedhandler.sim.simulated import SIMULATED
 
 LOOK_S: Final = 0.1
 CALM_S: Final = 2.0  # without a new subscription: feeds send a few commands a second
-OTHERS_S: Final = 10.0  # without one, for clients of markets that nobody has subscribed to
+OTHERS_S: Final = 30.0  # without one, for clients of markets that nobody has subscribed to
 LINGER_S: Final = 1.0  # at the end, for what clients still ask: books begin with answers
 READ_S: Final = 10.0  # and for them to read what was sent
 SHOWN_S: Final = 10.0  # between two lines of how far it is
