@@ -41,7 +41,7 @@ def _check(path: Path) -> None:
 
 
 class ListedSegment(msgspec.Struct, kw_only=True):
-    """A file, as far as it is known without reading all of it. state: closed, open, or torn."""
+    """A file, as far as it is known without reading all of it. state: closed, open, torn, or of another size."""
 
     path: str
     state: str
@@ -123,6 +123,8 @@ def _listed(
         listed.state, listed.reason = entry.event, entry.reason or entry.why
         listed.last_ns, listed.received = entry.last_ns, entry.received
         listed.items_size, listed.lost = entry.items_size, entry.lost
+        if entry.event == "closed" and size != entry.size:
+            listed.state, listed.reason = "another size", f"it had {entry.size} bytes when it was closed"
     elif (footer := _footer(file.path)) is not None:
         listed.state, listed.reason = "closed", footer.reason
         listed.last_ns, listed.received = footer.last_ns, footer.received

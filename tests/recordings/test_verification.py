@@ -258,6 +258,19 @@ def test_the_list_has_what_the_manifest_knows_and_what_it_does_not(place, capsys
     assert [each["state"] for each in msgspec.json.decode(out)["segments"]] == ["closed", "torn"]
 
 
+def test_the_list_tells_of_a_file_that_is_not_as_it_was_closed(place, capsys):
+    """Without reading it; `verify` tells what is missing."""
+    place.put([plan(), opened(), *frames(5)])
+    (file,) = (place.path / "binance").iterdir()
+    entry = {"event": "closed", "at_ns": 1, "path": f"binance/{file.name}", "size": file.stat().st_size}
+    (place.path / "manifest.jsonl").write_bytes(msgspec.json.encode(entry) + b"\n")
+    assert "  closed" in run(capsys, "list", place.path)[1]
+    file.write_bytes(file.read_bytes()[:-10])
+    (found,) = msgspec.json.decode(run(capsys, "list", "--json", place.path)[1])["segments"]
+    assert found["state"] == "another size"
+    assert found["reason"] == f"it had {entry['size']} bytes when it was closed"
+
+
 @pytest.mark.parametrize("command", ["list", "verify"])
 def test_where_there_is_nothing_the_commands_say_so(tmp_path, capsys, command):
     for path, words in ((tmp_path, "there are no recordings in it"), (tmp_path / "x", "is no directory")):
