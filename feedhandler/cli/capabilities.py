@@ -42,7 +42,11 @@ def _capabilities(arguments: argparse.Namespace) -> int:
         print(msgspec.json.format(msgspec.json.encode(rows(exchanges))).decode())
     elif arguments.markdown:
         path = Path(arguments.markdown)
-        path.write_text(page(path.read_text(encoding="utf-8"), exchanges), encoding="utf-8")
+        try:
+            path.write_text(page(path.read_text(encoding="utf-8"), exchanges), encoding="utf-8")
+        except (OSError, UnicodeDecodeError, ConfigError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            raise ConfigError(f"{path}: {reason}") from exc
     else:
         from feedhandler.cli import view  # here: else each process would load what draws
 
@@ -69,7 +73,7 @@ def page(text: str, exchanges: list[Exchange]) -> str:
             lines.append(_row([f"`{kind}`", channels, _pace(offered), offered.gaps, offered.unproven]))
         parts.append("\n".join(lines))
     if MARKED.search(text) is None:
-        raise ConfigError("the page has no marks between which capabilities stand")
+        raise ConfigError("it has no marks between which the tables stand; docs/exchanges.md has them")
     return MARKED.sub(
         lambda match: "\n".join([match[1], *"\n\n".join(parts).splitlines(), "", match[2]]), text
     )

@@ -82,6 +82,7 @@ class TradeArbitration:
         self.first_ns = 0  # when the newest trade came
         self._heard_ns = [0] * LINES_MAX
         self._reached_ns = [0] * LINES_MAX  # the newest time on each line,
+        self._earlier_ns = [0] * LINES_MAX  # and what it was before the line's newest message,
         self._began_ns = [0] * LINES_MAX  # and the newest that was known when it was subscribed to
         self._holds = [False] * LINES_MAX
 
@@ -100,7 +101,7 @@ class TradeArbitration:
 
     def renew(self, line: int) -> None:
         """Another connection has this line from now on, and has sent nothing yet."""
-        self._heard_ns[line] = self._reached_ns[line] = self._began_ns[line] = 0
+        self._heard_ns[line] = self._reached_ns[line] = self._earlier_ns[line] = self._began_ns[line] = 0
         self._holds[line] = False
 
     def begin(self, line: int) -> None:
@@ -125,6 +126,8 @@ class TradeArbitration:
         own = line.index
         line.frames += 1
         self.updates += 1
+        if recv_ns != self._heard_ns[own]:  # another message
+            self._earlier_ns[own] = self._reached_ns[own]
         self._heard_ns[own] = recv_ns
         since_ns = self._recent.get(key) or self._before.get(key) or 0
         if since_ns:
@@ -262,6 +265,10 @@ class TradeArbitration:
     def reached_ns(self, line: int) -> int:
         """Return when the newest trade on a line was made, 0 if none has come."""
         return self._reached_ns[line]
+
+    def earlier_ns(self, line: int) -> int:
+        """Return what `reached_ns` was before the newest message on a line."""
+        return self._earlier_ns[line]
 
     def began_ns(self, line: int) -> int:
         """Return when the newest trade that was known at the line's subscription was made, 0 if none was wanted."""

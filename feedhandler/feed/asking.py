@@ -116,7 +116,9 @@ class Asking:
         else:
             if rows.problem:
                 log.warning("past trades of %s: %s", native, rows.problem)
-            answer = functools.partial(question.watch.on_answer, question, rows.items, recv_ns)
+            answer = functools.partial(
+                question.watch.on_answer, question, rows.items, recv_ns, is_whole=not rows.problem
+            )
             if self._failures.attempt_now("past trades", answer) is not None:
                 question.watch.on_refused(question)
         self._on_answered()

@@ -25,6 +25,7 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Emit, Market, RestTicker, is_same
 from feedhandler.exchanges.state import LAST, QUOTE, STATISTICS, State, TickerState
+from feedhandler.exchanges.trades import TradeState
 from feedhandler.feed.bases import BaseQuestion, Bases
 from feedhandler.feed.freshness import Freshness, Question, agrees
 from feedhandler.feed.missed import MissedTrades, TradesQuestion
@@ -501,6 +502,11 @@ class Legs:
 
     def _channels_of(self, state: State) -> range:
         return self._channels if isinstance(state, TickerState) else range(len(state.channels))
+
+    def on_unread(self, session: Session, state: TradeState) -> None:
+        """A message of trades cannot be read: what it had is missed."""
+        if session in self.sessions:
+            self.missed.on_unread(session, state)
 
     def _unkept(self, state: State, lines: Sequence[int]) -> list[int]:
         """Return the channels of a state that is known which none of some lines keeps current."""

@@ -142,6 +142,34 @@ class MissedTrades:
                 reached_ns = state.trades.reached_ns(line) or state.trades.began_ns(line)
                 self._begin(state, 0, reached_ns or max(1, own.unix_ns + state.offset_ns))
 
+    def on_unread(self, session: Session, state: TradeState) -> None:
+        """A message of a state's trades cannot be read, or a part of it: what it had is missed.
+
+        Numbers that follow each other tell by themselves, from the first one on.
+        """
+        own = session.subscriptions.brings_since(state)
+        if own is None:
+            return
+        trades, line = state.trades, session.line.index
+        if state not in self._states:
+            self._tell_unread(state)
+        elif self.market.trade_ids_are_consecutive:
+            if not trades.number or trades.is_parted:
+                self._tell_unread(state)
+        elif (
+            state in self._open
+        ):  # pauses between requests stay as they are: each message may be one of these
+            missed = self._open[state]
+            missed.came_ns, missed.updates, missed.is_confirming = trades.first_ns, trades.update_id, False
+        else:
+            # Of the same message something may have been read.
+            reached_ns = trades.earlier_ns(line) or trades.began_ns(line)
+            self._begin(state, 0, reached_ns or max(1, own.unix_ns + state.offset_ns))
+
+    def _tell_unread(self, state: TradeState) -> None:
+        if not state.flags & wire.STALE:
+            self._flag(state, UNKNOWN)
+
     def _begin(self, state: TradeState, number: int, since_ns: int) -> None:
         if state not in self._open:
             self._open[state] = Missed(
@@ -220,8 +248,10 @@ class MissedTrades:
         else:
             self._try_again(missed)
 
-    def on_answer(self, question: TradesQuestion, rows: Sequence[PastTrade], recv_ns: int) -> None:
-        """Take the answer."""
+    def on_answer(
+        self, question: TradesQuestion, rows: Sequence[PastTrade], recv_ns: int, *, is_whole: bool = True
+    ) -> None:
+        """Take the answer. is_whole: all that it states could be read."""
         missed, state = question.missed, question.missed.state
         missed.is_asking = False
         if self._open.get(state) is not missed or not self._is_brought(state):
@@ -236,7 +266,7 @@ class MissedTrades:
         missed.pages += 1
         if self.market.trade_ids_are_consecutive:
             self._go_on(missed, rows[-1].number if rows else 0, is_full=is_full)
-        elif not is_joined:
+        elif not is_joined or not is_whole:
             self._tell(missed, UNKNOWN)
         elif is_reached or (missed.is_confirming and not is_live):
             self._end(missed)

@@ -40,7 +40,10 @@ from feedhandler.exchanges.base import (
     Resubscribe,
     Welcome,
 )
+from feedhandler.exchanges.books import BookDepthState
+from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import State
+from feedhandler.exchanges.trades import TradeState
 from feedhandler.feed.signs import SocketSigns
 from feedhandler.feed.subscriptions import LineSubscriptions
 from feedhandler.feed.witness import CanaryWitness
@@ -75,6 +78,9 @@ class Owner(Protocol):
 
     def on_rejection(self, session: "Session") -> None:
         """The exchange has refused one of the session's topics."""
+
+    def on_unread(self, session: "Session", state: TradeState) -> None:
+        """A message of trades cannot be read."""
 
 
 class Session:
@@ -507,7 +513,20 @@ class Session:
         self.kept_frames.append(kept)
         topic = self.market.topic_of(head)
         kind = self.subscriptions.on_undecodable(topic, recv_ns, reason)
-        for state in self.subscriptions.books_of(topic):  # it had a change, perhaps
-            state.lose(self.line.index, self._emit)
+        for state in self.subscriptions.states_of(topic):
+            self._doubt(state, topic, recv_ns)
         before = self.undecodable[kind].count if kind in self.undecodable else 0
         self.undecodable[kind] = Undecodable(before + 1, topic, kept)
+
+    def _doubt(self, state: State, topic: str, recv_ns: int) -> None:
+        """A message about a state cannot be read: what it had is lost, and the next one may come in an hour."""
+        if isinstance(state, FullBookState):
+            state.lose(self.line.index, self._emit)
+        elif isinstance(state, BookDepthState):
+            flags = state.flags
+            if state.lose(self.line.index, recv_ns):
+                self.subscriptions.renew([topic])
+            if state.flags != flags:
+                self._emit(state)
+        elif isinstance(state, TradeState):
+            self._owner.on_unread(self, state)

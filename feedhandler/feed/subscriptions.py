@@ -23,7 +23,6 @@ from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import Arbitration, Line
 from feedhandler.exchanges.base import Ack, Channel, Market, Nack
-from feedhandler.exchanges.full_book import FullBookState
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import TradeState
 
@@ -494,9 +493,9 @@ class LineSubscriptions:
         self._unreadable[topic] = (count + 1, recv_ns, reason)
         return f"channel {channel}" if state.kind == TICKER.name else f"{state.kind}, channel {channel}"
 
-    def books_of(self, topic: str) -> list[FullBookState]:
-        """Return the books that a topic is about."""
-        return [state for state, _ in self._channels.get(topic, ()) if isinstance(state, FullBookState)]
+    def states_of(self, topic: str) -> list[State]:
+        """Return the states that a topic is about."""
+        return [state for state, _ in self._channels.get(topic, ())]
 
     def unreadable(self, topic: str) -> str:
         """Return why nothing of a channel could be decoded since its last update, "" if that is not so."""

@@ -56,5 +56,17 @@ def test_a_page_without_marks_is_refused_and_left_as_it_is(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("nothing\n", encoding="utf-8")
     assert main.main(["capabilities", "--markdown", str(page)]) == EXIT_CONFIG
-    assert "marks" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert str(page) in error
+    assert "marks" in error
     assert page.read_text(encoding="utf-8") == "nothing\n"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda page: None, lambda page: page.mkdir(), lambda page: page.write_bytes(b"\xff")]
+)
+def test_a_page_that_cannot_be_read_is_named(make, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    make(page)
+    assert main.main(["capabilities", "--markdown", str(page)]) == EXIT_CONFIG
+    assert f"feedhandler: {page}: " in capsys.readouterr().err

@@ -114,6 +114,7 @@ class World:
         self.delays = {}  # session → how long its frames are under way
         self.under_way = []  # (when it comes, session, frame)
         self.has_rest = True
+        self.spoils_rest = False  # its newest trade
         self.budget_wait_s = 0.0  # that is stated, where it has none
         self.rest_lag = 0  # trades that REST does not know yet
         self.repeats = 0  # trades that are sent again on subscription
@@ -166,8 +167,13 @@ class World:
             known = [trade for trade in known if trade.number >= first][: self.market.past_trades_max]
         else:
             known = known[-self.market.past_trades_max :]
-        rows = self.market.decode_past_trades("", json.dumps(past(self.exchange, known)).encode()).items
-        question.watch.on_answer(question, rows, self.now_ns + self.clock_off_ns)
+        answer = json.dumps(past(self.exchange, known))
+        if self.spoils_rest:
+            answer = answer.replace(f'"price": "{known[-1].number}"', '"price": "x"')
+        rows = self.market.decode_past_trades("", answer.encode())
+        question.watch.on_answer(
+            question, rows.items, self.now_ns + self.clock_off_ns, is_whole=not rows.problem
+        )
 
     def step(self, session):
         actions = session.advance(self.mono)
@@ -707,3 +713,77 @@ def test_a_quiet_market_is_quiet(lone):
     assert lone.requests == []
     lone.trade(1)
     assert lone.published() == lone.numbers()
+
+
+def spoiled(frame):
+    """The same with a first trade that has no price."""
+    frame = json.loads(json.dumps(frame))
+    data = frame.get("data")
+    trade = data[0] if isinstance(data, list) else data
+    if isinstance(trade, dict):
+        trade.update({name: "x" for name in ("p", "price") if name in trade})
+    return frame
+
+
+def trade_unreadably(world, count):
+    """Some trades, of which each connection is sent what cannot be read, or not all of it."""
+    hand_over = world.hand_over
+    world.hand_over = lambda session, frame: hand_over(session, spoiled(frame))
+    world.trade(count)
+    world.hand_over = hand_over
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+@pytest.mark.parametrize("exchange", SYMBOLS)
+def test_trades_that_cannot_be_read_are_fetched(exchange, legs):
+    world = World(exchange, legs)
+    world.trade(3)
+    world.run(2 * NS_PER_S)
+    trade_unreadably(world, 3)
+    world.run(NS_PER_S)
+    world.trade(2)
+    world.run(10 * NS_PER_S)
+    assert sorted(world.published()) == world.numbers()
+    assert not world.legs.missed.lost
+    assert len(world.requests) <= 3
+
+
+def test_trades_that_neither_connection_nor_rest_can_state_are_told(lone):
+    lone.trade(3)
+    lone.run(2 * NS_PER_S)
+    lone.has_rest = False
+    trade_unreadably(lone, 1)
+    lone.run(NS_PER_S)
+    lone.trade(2)
+    start = len(lone.records)
+    lone.run(3 * 2**TRIES_MAX * NS_PER_S)
+    words = lone.story(start)
+    assert words.count("- STALE") == 1
+    assert words[-1] == "-"
+    assert list(lone.legs.missed.lost.values()) == [1 if lone.exchange == "binance" else UNKNOWN]
+
+
+@pytest.mark.parametrize("exchange", ["kucoin", "bybit"])
+def test_an_answer_of_which_not_all_can_be_read_tells_that_some_are_missing(exchange):
+    world = World(exchange, 1)
+    world.trade(3)
+    world.run(2 * NS_PER_S)
+    world.spoils_rest = True
+    trade_unreadably(world, 1)
+    world.run(10 * NS_PER_S)
+    assert world.story().count("- STALE") == 1
+    assert list(world.legs.missed.lost.values()) == [UNKNOWN]
+
+
+@pytest.mark.parametrize("exchange", ["kucoin", "bybit"])
+def test_many_that_cannot_be_read_cost_few_requests(exchange):
+    world = World(exchange, 2)
+    world.trade(3)
+    world.run(2 * NS_PER_S)
+    for _ in range(100):
+        trade_unreadably(world, 1)
+        world.run(NS_PER_S // 4)
+    world.trade(1)
+    world.run(10 * NS_PER_S)
+    assert sorted(world.published()) == world.numbers()
+    assert len(world.requests) < 30
