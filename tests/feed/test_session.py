@@ -13,6 +13,7 @@ from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.base import Endpoint
 from feedhandler.feed.legs import Legs
+from feedhandler.feed.missed import UNKNOWN
 from feedhandler.feed.report import Complaints, connection_status
 from feedhandler.feed.session import TICK_NS
 
@@ -36,10 +37,19 @@ def okx_answers(request):
 class World:
     """One session, its clock, and what it sent and emitted."""
 
-    def __init__(self, exchange="bybit", natives=("AUSDT", "BUSDT"), seed=1, budget=(1000, 1.0), **policy):
+    def __init__(
+        self,
+        exchange="bybit",
+        natives=("AUSDT", "BUSDT"),
+        seed=1,
+        budget=(1000, 1.0),
+        kind="ticker",
+        market="spot",
+        **policy,
+    ):
         self.now = START
-        self.exchange = EXCHANGES[exchange].main()
-        self.exchange.add(natives, 0)
+        self.exchange = next(each for each in EXCHANGES[exchange].markets if each.name == market)()
+        self.exchange.add(natives, 0, kind)
         self.emitted = []
         self.sent = []  # (time, decoded request)
         self.sent_times = {}  # connection number → times
@@ -47,7 +57,7 @@ class World:
         self.connects = []
         self.pings = []  # of the WebSocket's own
         self.is_half_open = False
-        legs = Legs(
+        self.legs = Legs(
             self.exchange,
             self.exchange.all_states,
             self.emit,
@@ -56,7 +66,7 @@ class World:
             budget=ConnectBudget(*budget),
             rng=random.Random(seed),
         )
-        (self.session,) = legs.sessions
+        (self.session,) = self.legs.sessions
 
     def emit(self, state):
         self.emitted.append(wire.unpack(state.record()))
@@ -895,3 +905,32 @@ def test_the_log_is_told_once_a_minute_for_each_kind_of_what_cannot_be_decoded()
     assert sum("no topic" in text and "nonsense" in text for text in texts) == 3
     assert complaints.due([world.session], EPOCH_NS + world.now + 1000 * NS_PER_S)
     assert not complaints.due([world.session], EPOCH_NS + world.now + 2000 * NS_PER_S), "no more came"
+
+
+def test_depth_of_which_a_change_cannot_be_read_is_invalid_at_once_and_subscribed_to_anew():
+    world = World(natives=("AUSDT",), kind="depth")
+    world.open()
+    world.ack_all()
+    data = {"s": "AUSDT", "b": [["10", "1"]], "a": [["11", "1"]], "u": 5, "seq": 50}
+    frame = {"topic": "orderbook.50.AUSDT", "ts": 1, "cts": 1, "type": "snapshot", "data": data}
+    world.frame(frame)
+    world.frame(frame | {"type": "delta", "data": data | {"u": 6, "seq": 51, "b": [["x", "1"]]}})
+    assert [depth.flags for depth in world.emitted] == [0, wire.INVALID]
+    world.run(1)
+    (left,) = world.requests("unsubscribe")
+    assert left["args"] == ["orderbook.50.AUSDT"]
+    world.frame(frame | {"data": data | {"u": 9, "seq": 60}})
+    assert world.emitted[-1].flags == 0
+    assert world.emitted[-1].exchange_sequence == 9
+
+
+def test_a_liquidation_that_cannot_be_read_is_told():
+    world = World(natives=("AUSDT",), kind="liquidation", market="linear")
+    world.open()
+    world.ack_all()
+    before = len(world.emitted)
+    row = {"T": 1, "s": "AUSDT", "S": "Sell", "v": "1", "p": "x"}
+    world.frame({"topic": "allLiquidation.AUSDT", "type": "snapshot", "ts": 1, "data": [row]})
+    world.legs.advance(world.now)
+    assert [record.flags for record in world.emitted[before:]] == [wire.STALE, 0]
+    assert list(world.legs.missed.lost.values()) == [UNKNOWN]
