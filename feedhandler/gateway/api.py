@@ -16,8 +16,10 @@ from feedhandler.accounts.adapter import Credentials, CredentialsError
 from feedhandler.accounts.balances import AccountStatus, plain
 from feedhandler.data import wire
 from feedhandler.data.errors import ConfigError, SubscriptionRejected
+from feedhandler.data.instruments import SPOT
 from feedhandler.data.status import Heartbeat, RecorderStatus
 from feedhandler.data.wanted import DEFAULT_KINDS
+from feedhandler.exchanges import EXCHANGES
 from feedhandler.gateway.app import Parts
 from feedhandler.gateway.control import Position, SubscribedRow, SubscriptionRow
 from feedhandler.gateway.events import Event
@@ -184,7 +186,10 @@ class Api:
         exchange = asked.query.get("exchange")
         if exchange is not None:
             known_exchange(self._parts, exchange)
-        return self._parts.hours.table(time.time_ns(), exchange, asked.query.get("symbol"))
+        table = self._parts.hours.table(time.time_ns(), exchange, asked.query.get("symbol"))
+        for row in table.symbols:
+            row.unproven = _unproven(row.exchange, row.symbol, row.kind)
+        return table
 
     async def instruments(self, asked: Asked) -> Instruments:
         exchange = asked.query["exchange"]
@@ -311,6 +316,15 @@ class Api:
         return self._parts.row(exchange)
 
 
+def _unproven(exchange: str, symbol: str, kind: str) -> str:
+    """Return what cannot be known of a kind there, in words; "" if nothing is said of it."""
+    is_spot = ":" not in symbol
+    for market in EXCHANGES[exchange].markets if exchange in EXCHANGES else ():
+        if (market.name == SPOT) == is_spot and kind in market.capabilities:
+            return market.capabilities[kind].unproven
+    return ""
+
+
 def operations(parts: Parts) -> list[Operation]:
     """Return the whole API."""
     api = Api(parts)
@@ -338,7 +352,7 @@ def operations(parts: Parts) -> list[Operation]:
             "GET",
             "/v1/quality",
             api.quality,
-            "what was wrong with data in the last 24 hours, by hour",
+            "what came, is missing or was wrong in the last 24 hours, by hour",
             QualityTable,
             query=(EXCHANGE, symbol),
         ),

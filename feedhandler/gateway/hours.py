@@ -1,6 +1,7 @@
-"""The quality of data in the last 24 hours: of each exchange, and of symbols with which something was wrong.
+"""The quality of data in the last 24 hours: of each exchange, and of each kind of a symbol.
 
-What feeds and merger count is in their statuses, as totals: here are differences. How long a topic was STALE, DOWN
+What feeds and merger count is in their statuses, as totals: here are differences. How many records of a topic came
+is what its numbers say, whether the gateway had each or not. How long a topic was STALE, DOWN
 or INVALID is what its flags were at each look, one a second. It begins anew with the gateway; what was recorded is
 judged by `feedhandler captures verify`. Pure: times, statuses and flags come in.
 """
@@ -16,7 +17,8 @@ from feedhandler.data.units import NS_PER_S
 
 HOUR_NS: Final = 3600 * NS_PER_S
 HOURS_MAX: Final = 24
-SYMBOLS_MAX: Final = 20_000  # rows of symbols, of all hours: 8 MB
+SYMBOLS_MAX: Final = 20_000  # rows of symbols with which something was wrong, of all hours: 8 MB
+TOPICS_MAX: Final = 20_000  # of which records are counted, in each hour: 50 MB in a day
 LOOK_MAX_NS: Final = 5 * NS_PER_S  # after a longer pause nothing is known of it
 BAD_FLAGS: Final = wire.STALE | wire.DOWN | wire.INVALID
 UNKNOWN: Final = "unknown"
@@ -45,21 +47,30 @@ class ExchangeHour(msgspec.Struct, kw_only=True):
 
 
 class SymbolHour(msgspec.Struct, kw_only=True):
-    """One kind of one symbol in an hour in which something was wrong. lost_trades -1: nobody knows how many."""
+    """One kind of one symbol in an hour.
+
+    records: how many were published. lost_trades: how many are missing, -1: nobody knows. unproven: what cannot be
+    known of this kind there, as `feedhandler capabilities` has it.
+    """
 
     exchange: str
     symbol: str
     kind: str
     hour_ns: int
+    records: int = 0
     stale_s: float = 0.0
     down_s: float = 0.0
     invalid_s: float = 0.0
     times_invalid: int = 0  # that it began to be so
     lost_trades: int = 0
+    unproven: str = ""
 
 
 class QualityTable(msgspec.Struct, kw_only=True):
-    """The newest hour first. since_ns: when the gateway began to look. left_out: symbols' rows beyond the limit."""
+    """The newest hour first. since_ns: when the gateway began to look. left_out: symbols' rows beyond the limit.
+
+    symbols: those with which something was wrong; all of them where an exchange or a symbol was asked for.
+    """
 
     since_ns: int
     now_ns: int
@@ -80,6 +91,10 @@ class Hours:
         self._feeds: dict[str, FeedStatus] = {}
         self._lost_records: dict[str, int] = {}
         self._invalid: set[str] = set()  # topics, at the last look
+        self._records: dict[int, dict[str, int]] = {}  # how many came of each topic, by hour
+        self._numbers: dict[str, int] = {}  # of the newest, by topic,
+        self._session = 0  # in this session of the merger's,
+        self._is_whole = False  # which began after the first look
 
     def on_status(self, status: ExchangeStatus, symbols: Mapping[str, str], now_ns: int) -> None:
         """An exchange's status is new; symbols are its canonical ones by native."""
@@ -151,6 +166,20 @@ class Hours:
                 invalid.add(topic)
         self._invalid = invalid
 
+    def on_numbers(self, session: int, numbers: Iterable[tuple[str, int]], now_ns: int) -> None:
+        """Note the numbers of topics' newest records, as they are now.
+
+        What came before a topic was first seen is not counted, unless the merger's session began meanwhile.
+        """
+        if session != self._session:
+            self._is_whole, self._session, self._numbers = bool(self._session), session, {}
+        before, self._numbers = self._numbers, dict(numbers)
+        records = self._records.setdefault(now_ns - now_ns % HOUR_NS, {})
+        for topic, number in self._numbers.items():
+            more = number - before.get(topic, 0 if self._is_whole else number)
+            if more > 0 and (topic in records or len(records) < TOPICS_MAX):
+                records[topic] = records.get(topic, 0) + more
+
     def _exchange(self, exchange: str, now_ns: int) -> ExchangeHour:
         hour_ns = now_ns - now_ns % HOUR_NS
         row = self._exchanges.get((hour_ns, exchange))
@@ -164,8 +193,7 @@ class Hours:
         hour_ns = now_ns - now_ns % HOUR_NS
         row = self._symbols.get((hour_ns, topic))
         if row is None:
-            kind, exchange, symbol = topic.split(".", 2)
-            row = SymbolHour(exchange=exchange, symbol=symbol, kind=kind, hour_ns=hour_ns)
+            row = _row_of(topic, hour_ns)
             if len(self._symbols) >= SYMBOLS_MAX:
                 self.left_out += 1
                 del self._symbols[next(iter(self._symbols))]
@@ -177,15 +205,20 @@ class Hours:
         oldest_ns = hour_ns - (HOURS_MAX - 1) * HOUR_NS
         self._exchanges = {key: row for key, row in self._exchanges.items() if key[0] >= oldest_ns}
         self._symbols = {key: row for key, row in self._symbols.items() if key[0] >= oldest_ns}
+        self._records = {hour: topics for hour, topics in self._records.items() if hour >= oldest_ns}
 
     def table(self, now_ns: int, exchange: str | None = None, symbol: str | None = None) -> QualityTable:
-        """Return what there is, of one exchange, or one symbol, if they are named."""
+        """Return what there is, of one exchange, or one symbol, if they are named: then of all its topics."""
         exchanges = [row for row in self._exchanges.values() if exchange in (None, row.exchange)]
-        symbols = [
-            row
-            for row in self._symbols.values()
-            if exchange in (None, row.exchange) and symbol in (None, row.symbol)
-        ]
+        keys = dict.fromkeys(self._symbols)
+        if exchange is not None or symbol is not None:
+            keys |= {(hour, topic): None for hour, topics in self._records.items() for topic in topics}
+        symbols = []
+        for key in keys:
+            row = self._symbols.get(key) or _row_of(key[1], key[0])
+            if exchange in (None, row.exchange) and symbol in (None, row.symbol):
+                row.records = self._records.get(key[0], {}).get(key[1], 0)
+                symbols.append(row)
         return QualityTable(
             since_ns=self.since_ns or now_ns,
             now_ns=now_ns,
@@ -193,6 +226,11 @@ class Hours:
             symbols=sorted(symbols, key=lambda row: (-row.hour_ns, row.exchange, row.symbol, row.kind)),
             left_out=self.left_out,
         )
+
+
+def _row_of(topic: str, hour_ns: int) -> SymbolHour:
+    kind, exchange, symbol = topic.split(".", 2)
+    return SymbolHour(exchange=exchange, symbol=symbol, kind=kind, hour_ns=hour_ns)
 
 
 def is_of_a_symbol(topic: str) -> bool:

@@ -159,7 +159,16 @@ async def _look_at_quality(parts: Parts) -> None:
         }
         topics = market_data.follower.newest if is_up else ()
         flags = ((topic, market_data.flags_of(topic)) for topic in topics if is_of_a_symbol(topic))
-        parts.hours.look(states, flags, time.time_ns())
+        now_ns = time.time_ns()
+        parts.hours.look(states, flags, now_ns)
+        session = market_data.session
+        if session:
+            numbers = (
+                (topic, loss.sequence)
+                for topic, loss in market_data.follower.losses.items()
+                if loss.session == session and is_of_a_symbol(topic)
+            )
+            parts.hours.on_numbers(session, numbers, now_ns)
         await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -196,6 +196,12 @@ def contract_of(page):
     return dict(page.driver.execute_script(rows))
 
 
+def hours_of(page):
+    """What is shown of the chosen symbol's newest hour, by kind."""
+    rows = "return [...document.querySelectorAll('#hours tbody tr')].map(r => [...r.children].map(c => c.textContent))"
+    return {kind: rest for _, kind, *rest in reversed(page.driver.execute_script(rows))}
+
+
 def choose(page, topic):
     page.driver.execute_script(
         "const s = document.querySelector('#watched'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
@@ -238,6 +244,12 @@ def test_of_a_perpetual_basis_funding_open_interest_and_liquidations_are_shown(p
             lambda: page.driver.find_elements("css selector", "#liquidations tbody tr"), "a liquidation"
         )
         assert page.text("#liquidations-state") == "the exchange leaves out all but one a second and contract"
+        page.until(
+            lambda: "trade" in hours_of(page) and hours_of(page)["trade"][0] != "0", "what came, by hour"
+        )
+        records, lost, away, invalid, unproven = hours_of(page)["trade"]
+        assert (lost, away, invalid) == ("0", "0.0 s", "0.0 s")
+        assert unproven, "what cannot be known"
         page.shoot("perpetual")
         choose(page, f"kucoin {PERPETUAL}")
         page.until(lambda: not page.is_shown("#liquidated"), "none there")

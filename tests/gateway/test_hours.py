@@ -129,6 +129,49 @@ def test_symbols_are_bounded_and_those_left_out_counted(monkeypatch):
     assert ([row.symbol for row in table.symbols], table.left_out) == (["S2/USDT", "S3/USDT", "S4/USDT"], 2)
 
 
+def numbered(*looks):
+    """Hours after looks of session, second and numbers."""
+    hours = Hours()
+    for session, second, numbers in looks:
+        hours.on_numbers(session, numbers.items(), HOUR + second * NS_PER_S)
+    return hours
+
+
+def test_records_are_counted_by_the_numbers_of_their_topics():
+    hours = numbered(
+        (1, 0, {BOOK: 100}),
+        (1, 1, {BOOK: 103, "trade.x.BTC/USDT": 2000}),
+        (1, 2, {BOOK: 103, "trade.x.BTC/USDT": 2002}),
+        (1, 3600, {BOOK: 110, "trade.x.BTC/USDT": 2002}),
+        (2, 3601, {BOOK: 4}),
+        (2, 3602, {BOOK: 5, "trade.x.BTC/USDT": 1}),
+    )
+    rows = hours.table(HOUR, exchange="x").symbols
+    assert [(row.hour_ns - HOUR, row.kind, row.records) for row in rows] == [
+        (HOUR_NS, "book", 12),
+        (HOUR_NS, "trade", 1),
+        (0, "book", 3),
+        (0, "trade", 2),
+    ]
+    assert not hours.table(HOUR).symbols, "nothing was wrong with them"
+    hours.look({}, [(BOOK, wire.INVALID)], HOUR)
+    assert [(row.kind, row.records, row.times_invalid) for row in hours.table(HOUR).symbols] == [
+        ("book", 3, 1)
+    ]
+    assert {row.kind for row in hours.table(HOUR, symbol="BTC/USDT").symbols} == {"book", "trade"}
+    assert not hours.table(HOUR, symbol="ETH/USDT").symbols
+
+
+def test_counted_topics_are_bounded_and_a_day_is_kept(monkeypatch):
+    monkeypatch.setattr(quality, "TOPICS_MAX", 2)
+    day = 24 * 3600
+    hours = numbered((1, 0, {}), (2, 1, {f"trade.x.{n}/USDT": 1 for n in range(3)}))
+    assert len(hours.table(HOUR, exchange="x").symbols) == 2
+    hours.on_numbers(2, [("trade.x.0/USDT", 5)], HOUR + day * NS_PER_S)
+    hours.look({"x": "live"}, [], HOUR + day * NS_PER_S)
+    assert [row.records for row in hours.table(HOUR, exchange="x").symbols] == [4]
+
+
 def test_one_exchange_or_symbol_may_be_asked_for():
     hours = Hours()
     flags = [("book.x.A/B", wire.DOWN), ("book.y.A/B", wire.DOWN), ("book.y.C/D", wire.DOWN)]

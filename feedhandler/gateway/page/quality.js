@@ -27,6 +27,7 @@ export class Quality {
   constructor() {
     this.before = null; // the recorder's counts as they were, for what it writes a second
     this.timer = null;
+    find("#watched").addEventListener("input", () => this.look());
   }
 
   /** The page is connected: ask from now on. */
@@ -39,6 +40,7 @@ export class Quality {
   async look() {
     try {
       this.draw(await ask("GET", "/v1/quality"));
+      await this.lookAtHours(find("#watched").value);
       this.drawRecorder((await ask("GET", "/v1/status")).recorder, Date.now());
     } catch {
       // the next look asks again
@@ -71,6 +73,32 @@ export class Quality {
     find("#quality tbody").replaceChildren(...lines);
     put(find("#quality-since"), `Since ${new Date(table.since_ns / 1e6).toISOString().slice(0, 16).replace("T", " ")} UTC, 24 hours at the most.`);
     this.drawSymbols(table.symbols);
+  }
+
+  /** watched: an exchange and a symbol, as the page has them chosen; "" if there is none. */
+  async lookAtHours(watched) {
+    const [exchange, symbol] = watched.split(" ");
+    const query = new URLSearchParams({ exchange, symbol });
+    const rows = symbol ? (await ask("GET", `/v1/quality?${query}`)).symbols : [];
+    find("#hours").hidden = rows.length === 0;
+    put(find("#hours caption"), `${watched}, hour by hour`);
+    find("#hours tbody").replaceChildren(...rows.map((row) => {
+      const lost = row.lost_trades < 0 ? "some" : number(row.lost_trades);
+      const away = row.stale_s + row.down_s;
+      const line = document.createElement("tr");
+      const hour = element("th", new Date(row.hour_ns / 1e6).toISOString().slice(11, 16));
+      hour.scope = "row";
+      line.replaceChildren(
+        hour,
+        element("td", row.kind),
+        element("td", number(row.records), "number"),
+        element("td", lost, `number${row.lost_trades ? " is-bad" : ""}`),
+        element("td", span(away), `number${away ? " is-bad" : ""}`),
+        element("td", span(row.invalid_s), `number${row.invalid_s ? " is-bad" : ""}`),
+        element("td", row.unproven),
+      );
+      return line;
+    }));
   }
 
   /** The symbols with which most was wrong, over all hours. */
