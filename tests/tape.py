@@ -237,6 +237,13 @@ class Tape:
             return message | {"data": data | {"changes": levels}}
         return message | {"data": data | {"b": [["x", "1"]]}}
 
+    def spoiled_trades(self, frame):
+        """Return a message of trades of which nobody can read the first one."""
+        data = frame["data"]
+        if self.exchange == "bybit":
+            return frame | {"data": [data[0] | {"p": "x"}, *data[1:]]}
+        return frame | {"data": data | {"price" if self.exchange == "kucoin" else "p": "x"}}
+
     def _note_book(self, unix_ns):
         self.book_sent_ns = unix_ns // NS_PER_MS * NS_PER_MS
         source = self._book_source

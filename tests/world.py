@@ -164,11 +164,13 @@ class Link:
         self.published = {}  # of each symbol, the newest trade that it brought first
         self.book_offset = 0  # of the numbers of messages of books
         self.book_faults = {}  # native → what becomes of the next of those
+        self.spoils_trades = set()  # natives of whose next trades nobody can read one
 
     def heal(self):
         self.delay_ns, self.stalled_until, self.is_deaf = DELAY_NS, 0, False
         self.muted.clear()
         self.book_faults.clear()
+        self.spoils_trades.clear()
 
 
 class World:
@@ -406,11 +408,24 @@ class World:
             encoded = msgspec.json.encode(frame)
             self.trades_in[encoded] = [(tape.native, number) for number in numbers]
             self.latest[tape.native].append(encoded)
-            self.post_all(tape.topics[TRADE], encoded)
+            self.post_trades(tape, frame, encoded)
         if frame := tape.depth(unix_ns):
             self.post_all(tape.topics[DEPTH], msgspec.json.encode(frame))
         if message := tape.changes(unix_ns):
             self.post_book(tape, message)
+
+    def post_trades(self, tape, frame, encoded):
+        """Send trades, to some connections so that they cannot be read."""
+        for link in self.links.values():
+            if not (link and tape.topics[TRADE] in link.topics and tape.topics[TRADE] not in link.muted):
+                continue
+            if tape.native in link.spoils_trades:
+                link.spoils_trades.discard(tape.native)
+                spoiled = msgspec.json.encode(tape.spoiled_trades(frame))
+                self.trades_in[spoiled] = self.trades_in[encoded][1:]  # the others can be read
+                self.post(link, spoiled)
+            else:
+                self.post(link, encoded)
 
     def post_book(self, tape, message):
         """Send changes of a whole book, to each connection as it numbers them, and with what befalls them there."""
@@ -998,6 +1013,30 @@ def doubted_books(seed, world=None):
     return world
 
 
+def doubted_trades(seed, world=None):
+    """Messages of trades that cannot be read: what they had comes by another way, or is told to be missing."""
+    rng = random.Random(f"doubted trades {seed}")
+    world = world or make(seed, legs=rng.randrange(1, 3), symbols=4, kinds=(TRADE,))
+    world.run(15)
+    next_at = world.now
+
+    def play():
+        nonlocal next_at
+        link = world.links[rng.choice(world.legs.sessions)]
+        if link and world.now >= next_at:
+            next_at = world.now + rng.randrange(2, 12) * NS_PER_S
+            link.spoils_trades.add(rng.choice(world.natives))
+            world.answers_trades = rng.random() < 0.8
+
+    world.run(120, play)
+    for link in filter(None, world.links.values()):
+        link.heal()
+    world.answers_trades = True
+    world.run(BOOK_HEALS_S)
+    world.compare(world.natives, is_spared=False)
+    return world
+
+
 def repeated_books(seed, world=None):
     """Each book is published in full at least every ten minutes, also if nothing happens in its market."""
     world = world or make(seed, symbols=4, quiet=(1, 2), kinds=(BOOK,), max_age_s=0.0)
@@ -1082,17 +1121,20 @@ def trouble(world, rng, kinds=None):
                 tape.restart()
         case "book":
             link.book_faults[rng.choice(world.listed)] = rng.choice(BOOK_FAULTS)
+        case "trades":
+            link.spoils_trades.add(rng.choice(world.listed))
 
 
 KINDS = (
     "outage", "order", "stopped", "clock", "acks only",
     "unplugged", "stall", "delay", "mute", "deaf", "garbage", "again", "goodbye",
 )  # fmt: skip
-KINDS_OF_TAPES = ("no trades over REST", "books restart", "book")
+KINDS_OF_TAPES = ("no trades over REST", "books restart", "book", "trades")
 BOOK_FAULTS = ("gap", "spoiled", "twice")
 WITHOUT_CONNECTION = (*KINDS[:5], *KINDS_OF_TAPES[:2])
 PLAYS = (spare_one_leg, change_of_minds, silent_channels, whatever_happens)
 PLAYS_OF_BOOKS = (doubted_books, repeated_books)
+PLAYS_OF_TRADES = (doubted_trades,)
 
 
 def make(seed, **settings):
@@ -1118,7 +1160,9 @@ def plays_of(seed):
     import mixed_plays
     import quiet
 
-    plays = [*PLAYS, *(PLAYS_OF_BOOKS if BOOK in kinds_of(seed) else ()), *chain_plays.PLAYS]
+    plays = [*PLAYS, *chain_plays.PLAYS]
+    plays += PLAYS_OF_BOOKS if BOOK in kinds_of(seed) else ()
+    plays += PLAYS_OF_TRADES if TRADE in kinds_of(seed) else ()
     if seed % LONG_EVERY == 0:
         plays += days.PLAYS
     if seed % CALM_EVERY == 1:

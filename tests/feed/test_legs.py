@@ -541,6 +541,12 @@ def test_a_book_in_doubt_is_invalid_alone_and_not_for_long(seed):
 
 
 @pytest.mark.world
+@pytest.mark.parametrize("seed", [2, 4, 8, 10, 11, 12])
+def test_what_trades_that_cannot_be_read_had_comes_by_another_way_or_is_told(seed):
+    worlds.doubted_trades(seed)
+
+
+@pytest.mark.world
 @pytest.mark.parametrize("seed", [4, 20, 30])
 def test_books_are_repeated_whatever_happens_in_their_markets(seed):
     worlds.repeated_books(seed)
