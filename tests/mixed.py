@@ -506,9 +506,12 @@ class Mixed(Chain):
             return "" if given.book.is_valid else given.book.reason
         if kind in (DEPTH.name, CONTRACT.name):
             record = given.records.get(kind)
+            # Of the quiet one nothing may have been sent, or nothing since it was away: depth is not asked of REST.
+            is_quiet = topic.split(".", 2)[2].startswith(BASES[-1])
             if record is None:
-                is_quiet = topic.split(".", 2)[2].startswith(BASES[-1])  # nothing may have been sent of it
                 return "" if is_quiet else "is not there"
+            if is_quiet and kind == DEPTH.name:
+                return ""
             return " ".join(record.flag_names) if record.flags & wire.NOT_LIVE else ""
         flags = self.first.conditions.get(topic, 0)
         return f"flags {flags}" if flags & NOT_LIVE else ""
