@@ -210,15 +210,22 @@ class Hours:
     def table(self, now_ns: int, exchange: str | None = None, symbol: str | None = None) -> QualityTable:
         """Return what there is, of one exchange, or one symbol, if they are named: then of all its topics."""
         exchanges = [row for row in self._exchanges.values() if exchange in (None, row.exchange)]
-        keys = dict.fromkeys(self._symbols)
+        found = {
+            key: row
+            for key, row in self._symbols.items()
+            if exchange in (None, row.exchange) and symbol in (None, row.symbol)
+        }
         if exchange is not None or symbol is not None:
-            keys |= {(hour, topic): None for hour, topics in self._records.items() for topic in topics}
-        symbols = []
-        for key in keys:
-            row = self._symbols.get(key) or _row_of(key[1], key[0])
-            if exchange in (None, row.exchange) and symbol in (None, row.symbol):
-                row.records = self._records.get(key[0], {}).get(key[1], 0)
-                symbols.append(row)
+            topics = [
+                topic for topic in set().union(*self._records.values()) if _is_asked(topic, exchange, symbol)
+            ]
+            for hour_ns, records in self._records.items():
+                for topic in topics:
+                    if topic in records and (hour_ns, topic) not in found:
+                        found[hour_ns, topic] = _row_of(topic, hour_ns)
+        for (hour_ns, topic), row in found.items():
+            row.records = self._records.get(hour_ns, {}).get(topic, 0)
+        symbols = found.values()
         return QualityTable(
             since_ns=self.since_ns or now_ns,
             now_ns=now_ns,
@@ -226,6 +233,11 @@ class Hours:
             symbols=sorted(symbols, key=lambda row: (-row.hour_ns, row.exchange, row.symbol, row.kind)),
             left_out=self.left_out,
         )
+
+
+def _is_asked(topic: str, exchange: str | None, symbol: str | None) -> bool:
+    _, its_exchange, its_symbol = topic.split(".", 2)
+    return exchange in (None, its_exchange) and symbol in (None, its_symbol)
 
 
 def _row_of(topic: str, hour_ns: int) -> SymbolHour:
