@@ -99,6 +99,7 @@ class Verifier:
         self._open: set[str] = set()  # connections
         self._told = 0
         self._why = ""
+        self._heard = 0  # how much had been told when the last item came that is not repeated
         self._is_first = True  # segment: it may go on from what has been removed
         self._was_torn = False
 
@@ -121,6 +122,7 @@ class Verifier:
                 self.damage(found, str(exc))
             found.state = "open" if is_open else "unreadable" if size else "torn"
             if not is_open:
+                self._was_torn = True
                 self.tell(f"{path} cannot be read")
         report = self.report
         report.received += found.received
@@ -180,6 +182,8 @@ class Verifier:
 
     def _take(self, found: SegmentReport, item: Item) -> None:
         what = item.what
+        if what is not What.GAP and not item.is_repeated:
+            self._heard = self._told
         if what is What.RECEIVED:
             found.received += 1
             self._number((item.connection, "received"), item)
@@ -210,17 +214,20 @@ class Verifier:
             return
         if session_ns == self._session_ns:
             return
-        self.finish()
+        if self._session_ns or not item.is_repeated:
+            self.finish()
+        self._was_torn = False
         self._session_ns = session_ns
-        self._told, self._why = 0, ""
+        if not item.is_repeated:  # else its beginning is lost, and what tells of that came before
+            self._told, self._why, self._heard = 0, "", 0
         self._counts.clear()
         self._open.clear()
         self.report.sessions += 1
 
     def finish(self) -> None:
         """No more of this session comes."""
+        self.report.unknown_ends += self._was_torn
         if self._session_ns:
-            self.report.unknown_ends += self._was_torn
             self.report.cut_sessions += bool(self._open) and not self._was_torn
         self._was_torn = False
 
@@ -240,7 +247,9 @@ class Verifier:
             if key not in self._counts:
                 # Of one that was open before all that we have, what came before cannot be missed.
                 is_known = not (item.is_repeated and self._is_first)
-                self._counts[key] = _Count(0 if is_known else -1, self._told)
+                # If that it was opened is lost, its first frames are too, and are told of as what is lost there.
+                told = self._heard if item.is_repeated else self._told
+                self._counts[key] = _Count(0 if is_known else -1, told)
 
     def _on_closed(self, item: Item) -> None:
         self._open.discard(item.connection)

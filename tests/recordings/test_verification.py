@@ -104,6 +104,42 @@ def test_a_torn_end_explains_what_is_missing_behind_it(place):
     assert not report.is_complete
 
 
+def test_a_torn_end_explains_a_connection_that_was_opened_in_it(place):
+    """What a killed recorder had not written yet may be that a connection was opened, and all that it received."""
+    place.put([plan()], reason="")
+    place.put([again(plan()), again(opened()), *frames(5, 9)])
+    report = place.verify()
+    assert [(each.what, each.first, each.last) for each in report.ranges] == [("received", 1, 8)]
+    assert "torn" in report.ranges[0].why or "end" in report.ranges[0].why
+    assert report.is_sound
+    assert not report.is_complete
+
+
+def test_a_torn_end_explains_that_the_session_began_in_it(place):
+    place.put([], reason="")
+    place.put([again(plan()), again(opened()), *frames(5, 9), answer(3)])
+    report = place.verify()
+    assert (report.missing, report.unexplained, report.unknown_ends, report.sessions) == (10, 0, 0, 1)
+    assert not report.is_complete
+
+
+def test_a_connection_that_is_only_repeated_is_not_explained_by_what_was_told_before(place):
+    place.put([plan(), opened(), *frames(2)], reason="")
+    place.put([again(plan()), again(opened()), *frames(2, 5)], reason="time")
+    place.put([again(plan()), again(opened()), again(opened("spot.2")), *frames(2, 3, "spot.2")])
+    report = place.verify()
+    assert [(each.connection, each.first, each.why) for each in report.ranges][1:] == [("spot.2", 1, "")]
+    assert (report.missing, report.unexplained) == (4, 2)
+
+
+def test_a_torn_end_of_which_nothing_is_left_is_unknown(place):
+    place.put([], reason="")
+    place.put([plan(), opened(), *frames(5)])
+    report = place.verify()
+    assert (report.missing, report.unexplained, report.unknown_ends) == (0, 0, 1)
+    assert not report.is_complete
+
+
 def test_a_torn_end_behind_which_nothing_comes_is_unknown(place):
     place.put([plan(1), opened(), *frames(5)], reason="")
     place.put([plan(2), opened(), *frames(5)], reason="")
