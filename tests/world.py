@@ -410,9 +410,17 @@ class World:
             self.latest[tape.native].append(encoded)
             self.post_trades(tape, frame, encoded)
         if frame := tape.depth(unix_ns):
+            self.speak_again(tape.topics[DEPTH], frame)
             self.post_all(tape.topics[DEPTH], msgspec.json.encode(frame))
         if message := tape.changes(unix_ns):
+            self.speak_again(tape.topics[BOOK], message)
             self.post_book(tape, message)
+
+    def speak_again(self, topic, frame):
+        """A service that begins anew sends that everywhere: silent until its small ids fit by chance is none."""
+        if frame.get("type") == "snapshot":
+            for link in filter(None, self.links.values()):
+                link.muted.discard(topic)
 
     def post_trades(self, tape, frame, encoded):
         """Send trades, to some connections so that they cannot be read."""

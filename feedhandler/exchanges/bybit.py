@@ -86,7 +86,7 @@ from feedhandler.exchanges.base import (
     rest_ticker,
     spread,
 )
-from feedhandler.exchanges.books import ASK_AGAIN_NS, NEXT, OLD, Base, BookDepthState, ChainRule
+from feedhandler.exchanges.books import ASK_AGAIN_NS, GAP, NEXT, OLD, Base, BookDepthState, ChainRule
 from feedhandler.exchanges.contract_state import ContractState
 from feedhandler.exchanges.full_book import Changes, FullBookState
 from feedhandler.exchanges.state import QUOTE, STATISTICS, State, TickerState
@@ -570,16 +570,17 @@ class BybitMarket(Market):
         book, update_id = state.books[line.index], data.update_id
         bids, asks = data.bids or (), data.asks or ()
         order = data.sequence or update_id  # of messages on whatever connection
+        newest = state.channels[0].line_update_id(line.index)
         found = NEXT
         if frame.type == "delta" and not book.is_restart(update_id):
             found = book.apply(update_id, update_id, bids, asks)
+            if found is NEXT and order < newest:
+                found = GAP  # it was made before, with an id that is used again
         else:
             book.replace(update_id, bids, asks)
-        if found is OLD:
-            # One that was made later is of another count, of which the book is not: its ids would follow one day.
-            is_later = order > state.channels[0].line_update_id(line.index)
-            if not is_later and not book.stays_old(update_id, recv_ns):
-                return None
+        # One that is old, and was made later, is of another count: its ids would follow those of the book one day.
+        if found is OLD and order <= newest and not book.stays_old(update_id, recv_ns):
+            return None
         if found is not NEXT or book.stays_crossed(recv_ns):
             return self._lose(state, frame.topic, recv_ns, line, emit)
         if not state.accept(0, line, order, recv_ns):

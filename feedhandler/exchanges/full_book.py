@@ -145,7 +145,8 @@ class FullBookState(RecordState):
         found = book.judge(changes.first_id, changes.last_id)
         if found is OLD and not self._is_of_another_count(book, changes, update_id, recv_ns):
             return
-        if found is not NEXT:
+        # Ids of a service that began anew are used again: what follows by its id, and was made before, does not.
+        if found is not NEXT or (update_id < book.order and not self._keeps):
             self.lose(own, emit)
             self._keep(own, changes, recv_ns)
             return

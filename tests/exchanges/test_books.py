@@ -326,6 +326,15 @@ def test_a_new_count_whose_beginning_has_not_come_is_no_continuation(feed):
     assert feed.published()[-1][2] == "SIMULATED"
 
 
+def test_what_follows_by_an_id_that_is_used_again_and_was_made_before_is_no_continuation(feed):
+    feed.base(5, seq=9_000_000)
+    feed.take(frame(1, BIDS, ASKS, "snapshot", seq=9_000_100))
+    feed.take(frame(2, [(99.5, 1)], seq=9_000_110))
+    published = len(feed.emitted)
+    assert feed.take(frame(3, [(98.5, 1)], seq=9_000_050)) == Resubscribe(TOPIC), "of the first count"
+    assert [row[2] for row in feed.published()[published:]] == ["SIMULATED|INVALID"]
+
+
 @pytest.mark.parametrize(("u", "wait_ns"), [(50, 1), (100, OLD_NS)], ids=["far below", "long enough"])
 def test_what_stays_old_is_of_a_new_count_whatever_its_place_among_all(feed, u, wait_ns):
     feed.base()

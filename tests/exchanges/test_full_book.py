@@ -128,6 +128,19 @@ def test_a_later_message_with_an_old_id_is_of_a_new_count_where_the_exchange_say
     assert state.flags & wire.INVALID
 
 
+def test_a_message_that_follows_by_its_id_and_was_made_before_is_of_an_old_count():
+    emitted = []
+    state = FullBookState(ChainRule(restart_id=1), keeps=False, topic="book.x.AB", native="AB")
+    line = Line(0)
+    state.take_base(line, Base(1, [(9.0, 1.0)], [(10.0, 1.0)]), 5000, RECV_NS, emitted.append)
+    for number, order in ((2, 5000), (3, 5010)):
+        state.take(line, Changes(number, number, CHANGED, []), order, RECV_NS, emitted.append)
+        assert state.leader == 0
+    state.take(line, Changes(4, 4, CHANGED, []), 5009, RECV_NS, emitted.append)
+    assert state.leader == NOBODY
+    assert state.flags & wire.INVALID
+
+
 @pytest.mark.parametrize("exchange", NATIVES)
 def test_frames_make_a_book_as_the_table_says(exchange):
     market, book, line, emitted = EXCHANGES[exchange].main(), Book(), Line(0), []
