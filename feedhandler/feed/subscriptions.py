@@ -431,7 +431,8 @@ class LineSubscriptions:
         for topic in due:
             del self._first_data_due[topic]
         self._first_data_next = min(self._first_data_due.values(), default=0)
-        silent = self._silent(due)
+        under_way = self._under_way()  # they are being renewed, and are looked at again when that is answered
+        silent = [topic for topic in self._silent(due) if topic not in under_way]
         for topic in silent:
             self._asked_again[topic] = self._asked_again.get(topic, 0) + 1
         self._ask(silent)  # not unsubscribed before: a quiet market's next update could fall in between
@@ -454,7 +455,13 @@ class LineSubscriptions:
             if at > now or not self._do_others_deliver(topics):
                 self._look_later(at if at > now else now + TOGETHER_TIMEOUT_NS, topics)
                 continue
-            self._queue.extend(SubscriptionRequest((topic,)) for topic in topics)
+            under_way = self._under_way()
+            self._queue.extend(SubscriptionRequest((topic,)) for topic in topics if topic not in under_way)
+
+    def _under_way(self) -> set[str]:
+        """Return the topics of requests that are to be sent, or to be answered."""
+        in_flight = [self._in_flight] if self._in_flight is not None else []
+        return {topic for command in (*self._queue, *in_flight) for topic in command.topics}
 
     def _do_others_deliver(self, topics: Sequence[str]) -> bool:
         """Return whether other channels of the symbols of some silent topics have had data on this connection."""

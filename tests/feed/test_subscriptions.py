@@ -283,6 +283,21 @@ def test_a_topic_that_two_kinds_lack_is_renewed_once():
     assert desk.settle() == [("unsubscribe", both), ("subscribe", both)]
 
 
+def test_a_topic_that_is_being_renewed_is_not_asked_for_beside_other_silent_ones():
+    """The exchange would refuse all of that request: it has been subscribed to by then."""
+    desk = Desk("A", "B")
+    desk.subscriptions.start(desk.now)
+    desk.settle()
+    desk.now += FIRST_DATA_TIMEOUT_NS
+    desk.subscriptions.renew(["orderbook.1.B"])
+    taken_back = desk.send()
+    assert desk.subscriptions.watch(desk.now, delivers=True) == ""
+    desk.answer(taken_back)
+    desk.settle()
+    asked = [args for op, args in desk.sent[1:] if op == "subscribe"]
+    assert asked == [("orderbook.1.B",), ("orderbook.1.A",)]
+
+
 def test_what_is_lost_while_others_are_renewed_is_renewed_together():
     desk = Desk("A", "B", "C", "D")
     desk.subscriptions.start(desk.now)
