@@ -40,7 +40,8 @@ cdef class Arbitration:
     cpdef bint accept(
         self, Line line, int64_t update_id, int64_t recv_ns, int64_t present_ns=*, bint is_live=*
     ) except -1
-    cdef bint _is_overtaken(self, int own, int64_t recv_ns) noexcept
+    cdef bint _is_overtaken(self, int64_t recv_ns) noexcept
+    cdef bint _is_present(self, int64_t update_id, int64_t recv_ns, int64_t present_ns) noexcept
     cdef bint _is_newest(self, int own, int64_t update_id) noexcept
     @cython.locals(is_newer=bint)
     cdef bint _is_newer(self, int own, int64_t update_id) noexcept

@@ -105,8 +105,11 @@ class Arbitration:
         _check(own)
         line.frames += 1
         before_id = self._ids[own]
-        is_overtaken = self._is_overtaken(own, recv_ns)
-        is_present = present_ns != 0 and is_overtaken and update_id >= present_ns - OVERTAKEN_NS
+        if present_ns and self._epochs[own] < self._epoch:
+            # Of times a later one is newer, whichever line was the first to go back.
+            self._epochs[own], self._ids[own] = self._epoch, 0
+        is_overtaken = self._is_overtaken(recv_ns)
+        is_present = is_overtaken and present_ns != 0 and self._is_present(update_id, recv_ns, present_ns)
         if update_id < self._ids[own]:
             # Below the line's last one, may it be of a new count? A time may if it is of now, and nothing else was
             # first for a while.
@@ -137,13 +140,15 @@ class Arbitration:
         line.first += 1
         return True
 
-    def _is_overtaken(self, own: int, recv_ns: int) -> bool:
-        """True if nothing was first for so long; what came in our future came before our own clock was set back."""
-        return (
-            recv_ns - self._first_ns >= OVERTAKEN_NS
-            or self._first_ns - recv_ns >= OVERTAKEN_NS
-            or self._heard_ns[own] - recv_ns >= OVERTAKEN_NS
-        )
+    def _is_overtaken(self, recv_ns: int) -> bool:
+        """True if nothing was first for so long, or nothing since our own clock was set back."""
+        return recv_ns - self._first_ns >= OVERTAKEN_NS or self._first_ns - recv_ns >= OVERTAKEN_NS
+
+    def _is_present(self, update_id: int, recv_ns: int, present_ns: int) -> bool:
+        """True for a time of now. Those far ahead since our own clock was set back are in order as before."""
+        if recv_ns < self._first_ns and update_id > present_ns + OVERTAKEN_NS:
+            return False
+        return update_id >= present_ns - OVERTAKEN_NS
 
     def _is_newest(self, own: int, update_id: int) -> bool:
         return self._first_ns != 0 and self._epochs[own] == self._epoch and update_id == self.update_id
