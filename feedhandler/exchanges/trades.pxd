@@ -39,7 +39,7 @@ cdef class TradeState(RecordState):
     cdef int64_t _begun
     cdef list _held
 
-    @cython.locals(trades=TradeArbitration, is_first=bint)
+    @cython.locals(trades=TradeArbitration, is_first=bint, newest_ns=int64_t)
     cpdef bint accept_trade(
         self, Line line, key, int64_t time_ns, int64_t recv_ns, number=*, int64_t count=*
     ) except -1

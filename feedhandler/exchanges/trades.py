@@ -328,9 +328,11 @@ class TradeState(RecordState):
         """
         if line.group != self.group:
             return False  # what was under way when the symbol left that group
-        # It cannot be; but what follows closely on the trades before it tells that our own clock was set back.
-        if time_ns > max(recv_ns, self.trades._newest_ns()) + self.ahead_ns_max:
-            time_ns = max(1, recv_ns + self.offset_ns)
+        # It cannot be; but what follows closely on the trades before it tells that our own clock was set back. Nor
+        # does one that cannot be come before them, if it is our clock that is wrong: then none would ever be new.
+        newest_ns = self.trades._newest_ns()
+        if time_ns > max(recv_ns, newest_ns) + self.ahead_ns_max:
+            time_ns = max(newest_ns + 1, recv_ns + self.offset_ns)
         trades = self.trades
         is_first, self._begun = self._begins_with_last and self._begun != trades.parts, trades.parts
         return trades.accept(line, key, time_ns, recv_ns, number, count) and not is_first

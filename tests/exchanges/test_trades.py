@@ -6,6 +6,7 @@ import pytest
 from seeds import seeds
 
 from feedhandler.data import wire
+from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.trades import (
     KEPT_MAX,
@@ -407,6 +408,19 @@ def test_our_own_clock_that_is_set_back_costs_no_trade():
     assert not state.accept_trade(line, "before", RECV_NS - 1, back_ns)
     assert state.accept_trade(line, "b", RECV_NS + MS, back_ns)
     assert state.accept_trade(line, "c", RECV_NS + 2 * MS, back_ns + MS)
+
+
+def test_our_own_clock_that_is_set_back_while_nobody_wants_a_symbol_costs_no_trade():
+    state = make_state()
+    line = Line(0)
+    assert state.accept_trade(line, "a", RECV_NS, RECV_NS)
+    state.trades.part()
+    state.trades.renew(line.index)
+    later_ns, back_ns = RECV_NS + 80 * NS_PER_S, RECV_NS - 20 * NS_PER_S
+    assert not state.accept_trade(line, "before", RECV_NS - 1, back_ns)
+    assert state.accept_trade(line, "b", later_ns, back_ns)
+    assert state.accept_trade(line, "c", later_ns + MS, back_ns + MS)
+    assert not state.accept_trade(line, "b", later_ns, back_ns + 2 * MS)
 
 
 def test_a_trade_is_emitted_once_and_then_there_is_only_its_condition():
