@@ -8,7 +8,7 @@ import sys
 
 import msgspec
 import pytest
-from captured import BINANCE, KUCOIN, line, received
+from captured import BINANCE, KUCOIN, base, changes, line, received
 from captured import opened as capture_opened
 from msgspec.structs import replace
 from patience import PATIENCE_S
@@ -184,6 +184,43 @@ def test_a_capture_begins_with_its_first_time(tmp_path):
     path.write_text('{"t":"header","exchange":"BINANCE"}\n' + capture_opened(BINANCE) + received(trade(1)))
     (record,) = replay.records(path)
     assert record.session == 1_790_000_000
+
+
+def test_what_a_capture_polled_is_in_the_records_that_follow(tmp_path):
+    def mark(price, ts):
+        data = {"e": "markPriceUpdate", "E": 1_790_000_000_100, "s": "BTCUSDT", "p": price, "i": price}
+        data |= {"r": "0.0001", "T": 1_790_006_400_000}
+        return received({"stream": "btcusdt@markPrice@1s", "data": data}, ts=ts)
+
+    url = "https://fapi.binance.com/fapi/v1/openInterest?symbol=BTCUSDT"
+    polled = {"openInterest": "12.5", "symbol": "BTCUSDT", "time": 1_790_000_002_000}
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        capture_opened("wss://fstream.binance.com/market/stream")
+        + mark("10", 1_790_000_001)
+        + line("http", 1_790_000_002, url=url, data=json.dumps(polled))
+        + mark("11", 1_790_000_003)
+    )
+    first, *others = replay.records(path)
+    assert first.open_interest != first.open_interest
+    assert [(r.mark, r.open_interest) for r in others] == [(10.0, 12.5), (11.0, 12.5)]
+
+
+def test_an_answer_that_stands_later_in_a_capture_sets_no_clock(tmp_path):
+    capture = base(3) + capture_opened(BINANCE)
+    for number, ids in enumerate(((4, 4), (7, 7), (8, 8))):  # 5 and 6 are missing
+        capture += received(changes(*ids, bids=[["10", "2"]]), ts=1_790_000_001 + number)
+    late = json.loads(base(7)) | {"ts": 1_790_000_060}
+    path = tmp_path / "a.jsonl"
+    path.write_text(capture + json.dumps(late) + "\n")
+    found = list(replay.records(path))
+    assert [(r.kind, r.recv_ns // 10**9 - 1_790_000_000) for r in found] == [
+        (wire.BOOK, 1),
+        (wire.CONDITION, 2),
+        (wire.BOOK, 2),
+        (wire.BOOK, 3),
+    ]
+    assert {r.session for r in found} == {1_790_000_000}
 
 
 def test_recordings_of_simulated_exchanges_are_flagged(tmp_path):

@@ -10,7 +10,6 @@ import msgspec
 
 from feedhandler.recordings.captures import BadLine, CaptureReader
 from feedhandler.recordings.tally import BookTally, MarketTally, Tally, UndecodedFrame
-from feedhandler.recordings.traffic import What
 
 PROGRESS_S: Final = 5.0  # between two lines about a long file
 ITEMS: Final = 1000  # between two looks at the clock
@@ -38,15 +37,14 @@ class FileReport(msgspec.Struct):
 
 
 def report(path: Path, name: str) -> FileReport:
-    """Read a file: the answers first, for they may stand before or behind the frames that they belong to."""
+    """Read a file: books and lists first, for they may stand before or behind the frames that they belong to."""
     reader, tally = CaptureReader(path), Tally(name)
     progress = _Progress(reader)
     for item in reader.answers():
         tally.take(item)
     for item in reader:
         progress.look(tally.frames)
-        if item.what is not What.ANSWERED:
-            tally.take(item)
+        tally.take(item)
     markets = tally.finish()
     books = [book for market in markets for book in market.books]
     return FileReport(
@@ -105,8 +103,8 @@ def _market_lines(market: MarketTally) -> list[str]:
     if market.trades_missing:
         trades += f" ({market.trades_missing:,} missing by their ids)"
     depths = _count(market.depths, "depth")
-    if market.depths_crossed:
-        depths += f" ({market.depths_crossed:,} crossed, flagged INVALID)"
+    if market.depths_invalid:
+        depths += f" ({market.depths_invalid:,} flagged INVALID: crossed, or an update was missed)"
     guessed = f", {market.guessed:,} of them on connections without an address" if market.guessed else ""
     others = "".join(f", {_count(count, kind)}" for kind, count in market.others.items())
     lines = [

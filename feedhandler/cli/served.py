@@ -188,7 +188,8 @@ def _of_feed(name: str, feed: str, runs: Sequence[Run]) -> Iterator[RecordedEven
             elif item.what is What.CLOSED:
                 yield RecordedEvent(EventKind.CLOSED, item.wall_ns, connection)
             elif item.what is What.ANSWERED:
-                if place_of(item.name).exchange in ("", name):
+                was_ahead = run.is_capture and not item.is_repeated
+                if not was_ahead and place_of(item.name).exchange in ("", name):
                     asked = _asked(name, homes.at_home(item).name)
                     yield RecordedEvent(EventKind.ANSWERED, item.wall_ns, connection, asked, item.data)
             elif item.what is What.GAP:

@@ -43,6 +43,7 @@ WORDS: Final = {
 }
 # A time is in the unit of the first limit that it is below.
 UNITS: Final = ((10**11, NS_PER_S), (10**14, 10**6), (10**17, 10**3), (10**20, 1))
+UNTIMED: Final = 1  # the time of lines before the first that states one
 NS_MAX: Final = 2**62  # the year 2116: later ones are none, and could not be reckoned with
 
 
@@ -79,15 +80,20 @@ class CaptureReader:
         self.cut = ""
         self._file: CompressedFile | None = None
         self._decode = msgspec.json.Decoder(_Line).decode
-        self._ns = 1
+        self._ns = UNTIMED
 
     @property
     def progress(self) -> float:
         """How much of the file has been read, from 0 to 1."""
         return self._file.position / max(1, self._file.size) if self._file else 0.0
 
+    @property
+    def begun_ns(self) -> int:
+        """When it begins: the first time that a line states; 0 if none does."""
+        return next((item.wall_ns for item in self if item.wall_ns > UNTIMED), 0)
+
     def answers(self) -> Iterator[Item]:
-        """Yield the answers to requests alone, wherever they stand."""
+        """Yield the answers to requests alone, wherever they stand, as items that will come once more."""
         for line in self._read():
             if b'"http"' in line:
                 try:
@@ -95,7 +101,7 @@ class CaptureReader:
                 except _BAD:
                     continue  # `__iter__` tells
                 if item is not None and item.what is What.ANSWERED:
-                    yield item
+                    yield msgspec.structs.replace(item, is_repeated=True)
 
     def __iter__(self) -> Iterator[Item]:
         """Yield everything, in the order of the file."""
@@ -121,7 +127,7 @@ class CaptureReader:
 
     def _read(self) -> Iterator[bytes]:
         """Yield the lines that are not empty."""
-        self.lines, self.cut, self._ns = 0, "", 1
+        self.lines, self.cut, self._ns = 0, "", UNTIMED
         self._file = CompressedFile(self.path)
         try:
             while line := self._file.readline(LINE_SIZE_MAX):
@@ -162,9 +168,7 @@ def _data(raw: msgspec.Raw) -> bytes:
     if not packed.startswith(b'"'):
         return b"" if packed == b"null" else packed
     text: str = msgspec.json.decode(packed)
-    if text.startswith(
-        ("eyJ", "ew", "W3", "Wy")
-    ):  # what base64 makes of the beginning of an object or a list
+    if text.startswith(("e", "W")):  # what base64 makes of a brace or bracket, whatever follows it
         try:
             packed = base64.b64decode(text, validate=True)
         except binascii.Error:

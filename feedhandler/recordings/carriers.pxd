@@ -22,6 +22,7 @@ cdef class RecordedConnection:
     cdef Line line
     cdef readonly dict lines
     cdef readonly set topics
+    cdef public RecordedConnection beside
 
 
 cdef class Carrier:

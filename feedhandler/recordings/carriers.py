@@ -31,6 +31,7 @@ class KeptBase(NamedTuple):
     last_id: int
     data: bytes
     limit: int
+    is_ahead: bool = False  # the same answer comes once more, where it stands
 
 
 class Met(dict[str, Any]):
@@ -66,7 +67,8 @@ class Met(dict[str, Any]):
 class RecordedConnection:
     """One of a recording. carrier is that of its market, None if it is of none of ours: where says of what.
 
-    One with a socket for each path of its market is one for all of them, as it is in a feed.
+    One with a socket for each path of its market is one for all of them, as it is in a feed. beside is the same one
+    as another market's, where the address is of both, and nothing but its frames tells.
     """
 
     def __init__(self, where: str, is_guessed: bool = False) -> None:
@@ -76,6 +78,11 @@ class RecordedConnection:
         self.line = Line(0)  # that most of its symbols have it as
         self.lines: dict[str, int] = {}  # which line of each native symbol it is
         self.topics: set[str] = set()  # that are subscribed to, as far as frames of ours are recorded
+        self.beside: RecordedConnection | None = None
+
+    def all(self) -> "list[RecordedConnection]":
+        """Return it as each market's."""
+        return [self, *(self.beside.all() if self.beside is not None else ())]
 
 
 class Carrier:

@@ -9,7 +9,7 @@ nobody has recorded, such as a request of ours for trades that were missed, is n
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ from feedhandler.data import wire
 from feedhandler.data.book import BOOK
 from feedhandler.data.contract import CONTRACT
 from feedhandler.data.errors import DecodeError, ProtocolError
-from feedhandler.data.instruments import Instrument
+from feedhandler.data.instruments import SPOT, Instrument
 from feedhandler.data.kinds import RECORD_WORDS
 from feedhandler.data.trade import TRADE
 from feedhandler.exchanges import EXCHANGES
@@ -54,6 +54,16 @@ def place_of(address: str, connection: str = "") -> Place:
                 named = [m for m in found if m.name == connection.partition(".")[0]]
                 return Place(exchange.name, next(iter([*named, *found]), None))
     return Place()
+
+
+def _sharing(market: type[Market], address: str, connection: str) -> list[type[Market]]:
+    """Return the other markets that a connection may be of, by its address, unless it is named after one."""
+    markets = EXCHANGES[market.exchange].markets
+    if any(each.name == connection.partition(".")[0] for each in markets):
+        return []
+    if not address and market.handshake_request is None:
+        address = market().endpoint(market.ws_url, b"", "").url
+    return [each for each in markets if each is not market and each.addresses.match(address)]
 
 
 def _named_in(connection: str) -> type[Market] | None:
@@ -142,10 +152,11 @@ class Decoding:
         connection = self._connections.get(item.connection)
         if connection is None:
             return self._open(item.connection, item.name) if item.name else Decoded()
-        asked = connection.carrier.market.requested(item.data) if connection.carrier is not None else None
-        if asked is not None:
-            is_first, topics = asked
-            (connection.topics.update if is_first else connection.topics.difference_update)(topics)
+        for each in connection.all():
+            asked = each.carrier.market.requested(item.data) if each.carrier is not None else None
+            if asked is not None:
+                is_first, topics = asked
+                (each.topics.update if is_first else each.topics.difference_update)(topics)
         return Decoded()
 
     @property
@@ -208,7 +219,16 @@ class Decoding:
             closed.where = where
             return closed
         carrier = connection.carrier = self._carrier(market)
+        if connection.beside is None:
+            self._put_beside(connection, _sharing(market, address, name))
         return Decoded(where, carrier.market, records=closed.records)
+
+    def _put_beside(self, connection: RecordedConnection, markets: Iterable[type[Market]]) -> None:
+        """A connection may as well be of these markets."""
+        for market in markets:
+            connection.beside = RecordedConnection(connection.where, connection.is_guessed)
+            connection = connection.beside
+            connection.carrier = self._carrier(market)
 
     def _others(self, name: str, market: type[Market] | None) -> RecordedConnection | None:
         """Return the connection of which the other sockets are: their names differ in the path."""
@@ -247,8 +267,12 @@ class Decoding:
         for path in carrier.market.paths:  # it ends with the first of its sockets
             if self._connections.get(whole + path) is connection:
                 del self._connections[whole + path]
-        carrier.close(connection)
-        return Decoded(connection.where, carrier.market, records=carrier.take_records())
+        records: list[bytes] = []
+        for each in connection.all():
+            if each.carrier is not None:
+                each.carrier.close(each)
+                records += each.carrier.take_records()
+        return Decoded(connection.where, carrier.market, records=records)
 
     # --- frames
 
@@ -260,12 +284,23 @@ class Decoding:
             connection = self._connections[item.connection]
         return connection
 
+    def receive(self, item: Item, connection: RecordedConnection) -> tuple[Carrier, list[bytes]]:
+        """Decode a frame of one of our markets; returns the one whose it is, and the records."""
+        assert connection.carrier is not None
+        first = connection.carrier
+        for each in connection.all():
+            carrier = each.carrier
+            assert carrier is not None
+            records = carrier.receive(item, each)
+            if carrier.met is not None or carrier.control is not None:
+                return carrier, records
+        return first, []
+
     def _receive(self, item: Item) -> Decoded:
         connection = self.connection_of(item)
-        carrier = connection.carrier
-        if carrier is None:
+        if connection.carrier is None:
             return Decoded(connection.where)
-        records = carrier.receive(item, connection)
+        carrier, records = self.receive(item, connection)
         market, met, problem = carrier.market, carrier.met, carrier.problem
         return Decoded(
             connection.where,
@@ -297,7 +332,9 @@ class Decoding:
             rows = market.decode_instruments(item.data)
         except (DecodeError, ProtocolError):
             return None
-        natives = [each.native for each in rows.items]
+        natives = [each.native for each in rows.items if market.name == SPOT or each.settle]
+        if sized := [each.native for each in rows.items if each.contract_size]:
+            natives = sized  # the others are inverse, and frames about them cannot be converted
         self._listed_of(made).take(item.name, item.data, natives, is_whole=not rows.problem)
         return market, [market.prefixed(each) for each in rows.items]
 
@@ -320,9 +357,10 @@ class Decoding:
             last_id = market.decode_base(native, item.data).last_id
         except (DecodeError, ProtocolError) as exc:
             return Decoded(where, market, BOOK.name, native, problem=str(exc))
-        kept = KeptBase(last_id, item.data, limit)
-        bases = self._bases.setdefault(made, {})
-        bases.setdefault(native, deque(maxlen=BASES_MAX)).append(kept)
+        bases = self._bases.setdefault(made, {}).setdefault(native, deque(maxlen=BASES_MAX))
+        if any(each.is_ahead and each.data == item.data for each in bases):
+            return Decoded(where, market, BOOK.name, native)
+        bases.append(KeptBase(last_id, item.data, limit, item.is_repeated))
         carrier = self._carriers.get(made)
         state = self._subscribed(carrier, native) if carrier is not None else None
         if carrier is None or not isinstance(state, FullBookState):
@@ -335,7 +373,7 @@ class Decoding:
     def _subscribed(self, carrier: Carrier, native: str) -> State | None:
         """Return the state of a symbol's book, of which nothing but a subscription need have been seen."""
         topics = carrier.market.topics(native, BOOK.name) if BOOK.name in carrier.states else ()
-        for connection in self._connections.values():
+        for connection in (each for first in self._connections.values() for each in first.all()):
             if connection.carrier is carrier and not connection.topics.isdisjoint(topics):
                 carrier.join(connection, native)
         return carrier.state_of(BOOK.name, native)

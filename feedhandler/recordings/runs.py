@@ -21,7 +21,7 @@ from feedhandler.recordings import directory, segments
 from feedhandler.recordings.captures import CaptureReader
 from feedhandler.recordings.directory import SegmentFile
 from feedhandler.recordings.packing import unpack
-from feedhandler.recordings.traffic import ANSWERED, GAP, HEADER, Item
+from feedhandler.recordings.traffic import GAP, HEADER, Item
 
 CAPTURED: Final = 256  # items of a capture that are handed on together
 NOTHING: Final = "has no recordings: neither folders of segments, nor is it a segment or a capture"
@@ -118,6 +118,7 @@ class RunReader:
         self._file: BinaryIO | None = None  # that is read; is it the last one?
         self._is_last = False
         self._capture: CaptureReader | None = CaptureReader(run.files[0]) if run.is_capture else None
+        self.begun_ns = run.begun_ns  # of a capture once its items are read
         self.problems: list[str] = []  # of a capture: lines that cannot be read
 
     @property
@@ -127,7 +128,7 @@ class RunReader:
         return self._done + (self._file.tell() if self._file is not None and not self._file.closed else 0)
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield them in order; of a capture, in which they may stand anywhere, the answers first.
+        """Yield them in order; of a capture, in which they may stand anywhere, the answers first, as repeated ones.
 
         Raises ConfigError or OSError for what cannot be read at all; what is damaged is a GAP in its place.
         """
@@ -147,7 +148,8 @@ class RunReader:
                 yield part
 
     def _captured(self, capture: CaptureReader) -> Iterator[list[Item]]:
-        items = chain(capture.answers(), (item for item in capture if item.what is not ANSWERED))
+        self.begun_ns = capture.begun_ns
+        items = chain(capture.answers(), capture)
         while part := list(islice(items, CAPTURED)):
             yield part
         self.problems += [f"line {bad.number}: {bad.reason}" for bad in capture.bad]

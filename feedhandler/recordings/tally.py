@@ -64,7 +64,7 @@ class MarketTally(msgspec.Struct):
     trades: int = 0
     trades_missing: int = 0  # as ids show, where an exchange has such
     depths: int = 0
-    depths_crossed: int = 0
+    depths_invalid: int = 0
     tickers: int = 0
     others: dict[str, int] = {}  # records of further kinds
     changes: int = 0
@@ -102,7 +102,7 @@ class Tally:
         self._checked: dict[tuple[str, str, str], _Checked] = {}
 
     def take(self, item: Item) -> None:
-        """Take the next item. Answers may come before all else, wherever they stand in the recording."""
+        """Take the next item. Answers may come before all else as well, as repeated ones."""
         self.sent += item.what is What.SENT
         if item.what is What.GAP:
             self.gaps += 1
@@ -116,7 +116,7 @@ class Tally:
                 self._take_frame(self._market(found), found, item)
         elif item.what is What.ANSWERED and found.market is not None and found.kind:
             tally = self._market(found)
-            tally.bases += found.kind == BOOK.name and not found.problem
+            tally.bases += found.kind == BOOK.name and not found.problem and not item.is_repeated
             if found.problem:
                 self._note(tally, found.problem, item)
         if found.records:
@@ -221,7 +221,7 @@ class Tally:
                     tally.others[name] = tally.others.get(name, 0) + 1
                 else:
                     tally.depths += 1
-                    tally.depths_crossed += bool(record.flags & wire.INVALID)
+                    tally.depths_invalid += bool(record.flags & wire.INVALID)
 
     def _take_book(self, tally: MarketTally, record: wire.Record, native: str) -> None:
         checked = self._symbol(tally, native)

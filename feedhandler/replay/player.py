@@ -122,7 +122,7 @@ class Player:
         # hot: `make bench-micro`, replay
         self.items += 1
         wall_ns = item.wall_ns
-        if wall_ns > self._now_ns:
+        if wall_ns > self._now_ns and not item.is_repeated:  # what is read ahead is not of now
             self._now_ns = wall_ns
         if item.what is not RECEIVED:
             self._take_other(item)
@@ -139,7 +139,10 @@ class Player:
         if carrier is None:
             self.elsewhere[connection.where] += 1
             return
-        records = carrier.receive(item, connection)
+        if connection.beside is None:
+            records = carrier.receive(item, connection)
+        else:
+            carrier, records = self._decoding.receive(item, connection)
         self._publish(records)
         if carrier.problem and not records:
             self.undecodable += 1
@@ -181,7 +184,7 @@ class Player:
             self._published,
             Unheard(),
             lambda: self._now_ns,
-            session=begun_s(self._run, self._now_ns),
+            session=begun_s(self._run, self._now_ns or self.reader.begun_ns),
             pid=0,
             now_mono_ns=0,
         )

@@ -54,6 +54,8 @@ def test_each_kind_of_line_is_an_item(tmp_path):
         json.dumps(FRAME),  # text
         FRAME,  # JSON itself
         base64.b64encode(json.dumps(FRAME).encode()).decode(),
+        base64.b64encode(json.dumps(FRAME, indent=1).encode()).decode(),  # begins with other characters
+        base64.b64encode(b"{ " + json.dumps(FRAME)[1:].encode()).decode(),
     ],
 )
 def test_a_frame_is_text_or_json_or_bytes(tmp_path, data):
@@ -61,7 +63,7 @@ def test_a_frame_is_text_or_json_or_bytes(tmp_path, data):
     assert json.loads(item.data) == FRAME
 
 
-@pytest.mark.parametrize("data", ["pong", "Wyoming", "eyJ no base64", ""])
+@pytest.mark.parametrize("data", ["pong", "Wyoming", "eyJ no base64", "echo", ""])
 def test_a_text_that_only_looks_like_base64_is_a_text(tmp_path, data):
     _, (item,) = read(tmp_path, line("recv", data=data))
     assert item.data == data.encode()

@@ -22,6 +22,7 @@ from captured import (
 )
 from msgspec.structs import replace
 
+from feedhandler import replay
 from feedhandler.data import wire
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.exchanges.arbitration import LINES_MAX
@@ -197,6 +198,55 @@ def test_what_is_not_decoded_is_no_error(tmp_path):
     assert [(each.market, each.where) for each in elsewhere] == [
         (None, "ws.kraken.com, no exchange of ours")
     ] * 2
+
+
+@pytest.mark.parametrize("address", ["wss://ws.okx.com/ws/v5/public", ""])
+def test_markets_that_share_an_address_are_told_apart_by_their_frames(tmp_path, address):
+    def bbo(native, price):
+        side = {"asks": [[price + 1, "1", "0", "1"]], "bids": [[price, "1", "0", "1"]]}
+        row = {**side, "ts": "1790000000100", "seqId": price}
+        return received({"arg": {"channel": "bbo-tbt", "instId": native}, "data": [row]})
+
+    contract = {
+        "instId": "BTC-USDT-SWAP",
+        "ctVal": "0.01",
+        "ctMult": "1",
+        "ctType": "linear",
+        "state": "live",
+    }
+    contract |= {"ctValCcy": "BTC", "settleCcy": "USDT", "uly": "BTC-USDT", "tickSz": "0.1"}
+    lines = [
+        line("header", exchange="OKX"),
+        answered(
+            "https://www.okx.com/api/v5/public/instruments?instType=SWAP", {"code": "0", "data": [contract]}
+        ),
+        *([opened(address)] if address else []),
+        *(bbo("BTC-USDT", 10), bbo("BTC-USDT-SWAP", 20), bbo("BTC-USD-SWAP", 30), bbo("BTC-USDT", 11)),
+        line("close"),
+    ]
+    found = decoded(tmp_path, lines)
+    assert [each.market.name for each in found if each.kind] == ["spot", "linear", "spot"]
+    assert not any(each.problem for each in found)
+    told = [(r.topic, r.bid, r.bid_size) for r in records(found) if not r.flags]
+    assert told == [
+        ("ticker.okx.BTC-USDT", 10.0, 1.0),
+        ("ticker.okx.linear:BTC-USDT-SWAP", 20.0, 0.01),
+        ("ticker.okx.BTC-USDT", 11.0, 1.0),
+    ]
+    played = [(r.symbol, r.bid) for r in replay.records(tmp_path / "a.jsonl") if not r.flags & wire.NOT_LIVE]
+    assert played == [("BTC/USDT", 10.0), ("BTC/USDT:USDT", 20.0), ("BTC/USDT", 11.0)]
+
+
+def test_frames_of_contracts_that_are_not_offered_are_no_problem(tmp_path):
+    inverse = {**CONTRACTS[0], "symbol": "XBTUSDM", "quoteCurrency": "USD", "settleCurrency": "XBT"}
+    inverse |= {"multiplier": -1, "isInverse": True}
+    listed = {"code": "200000", "data": [*CONTRACTS, inverse]}
+    frame = {"symbol": "XBTUSDM", "sequence": 1, "bestBidPrice": "1", "bestBidSize": 1, "ts": 1}
+    frame = {"topic": "/contractMarket/tickerV2:XBTUSDM", "subject": "tickerV2", "data": frame}
+    url = "https://api-futures.kucoin.com" + LIST
+    lines = [answered(url, listed), opened(KUCOIN_LINEAR), received({**frame, "type": "message"})]
+    last = decoded(tmp_path, lines)[-1]
+    assert (last.kind, last.problem) == ("", "")
 
 
 def test_a_name_decides_where_addresses_do_not(tmp_path):
