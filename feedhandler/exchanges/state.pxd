@@ -42,6 +42,8 @@ cdef class State:
 
     @cython.locals(present_ns=int64_t, is_live=bint)
     cpdef bint accept(self, int channel, Line line, int64_t update_id, int64_t recv_ns, bint is_time=*) except -1
+    @cython.locals(newest_ns=int64_t)
+    cdef int64_t _possible_ns(self, int channel, int64_t time_ns, int64_t present_ns) except -1
     cdef bint _decide(
         self, int channel, Line line, int64_t update_id, int64_t recv_ns, int64_t present_ns, bint is_live
     ) except -1

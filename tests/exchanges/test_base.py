@@ -369,6 +369,47 @@ def test_a_time_that_cannot_be_counts_as_the_exchanges_present(offset_s):
     assert state.accept(STATISTICS, exchange.line, present + SECOND, RECV_NS + SECOND, True)
 
 
+# Our clock is slow, which is not known: what two lines bring after an update that is 12 s old, and when, in
+# seconds by the exchange's clock; and whether it is first.
+SLOW = {
+    "what follows closely on what can be is in order": [
+        *((0, 0, 0, True), (1, 0, 0, False), (0, 1, 1, True)),
+        *((1, 0, 2, False), (1, 1, 2, False), (1, 3, 3, True)),
+    ],
+    "what is far ahead of all is not older than what is known": [
+        (0, 300, 0, True),
+        (0, 1, 1, True),
+        (0, 2, 2, True),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_a_time_that_cannot_be_since_our_own_clock_is_slow_is_not_older_than_the_newest(case):
+    (state,) = make("okx", "BTC-USDT").tickers.values()
+    both, slow = lines(), 71 * SECOND
+    assert state.accept(STATISTICS, both[0], RECV_NS - 12 * SECOND, RECV_NS - slow, True)
+    for line, time_s, recv_s, is_first in SLOW[case]:
+        time_ns, recv_ns = RECV_NS + time_s * SECOND, RECV_NS + recv_s * SECOND - slow
+        assert state.accept(STATISTICS, both[line], time_ns, recv_ns, True) == is_first, (time_s, recv_s)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_our_own_clock_is_set_back_and_times_stay_in_order(is_known):
+    """By so little that nothing else tells, or by so much that no time can be."""
+    exchange = make("okx", "BTC-USDT")
+    (state,) = exchange.tickers.values()
+    back = (5 if is_known else 65) * SECOND
+    if is_known:
+        exchange.set_clock(0, SECOND)
+    ahead, behind = lines()
+    for second in range(4):
+        recv_ns = RECV_NS + second * SECOND - (back if second > 1 else 0)
+        assert state.accept(STATISTICS, ahead, RECV_NS + second * SECOND, recv_ns, True), second
+        old_ns = RECV_NS + (second - 2) * SECOND
+        assert not state.accept(STATISTICS, behind, old_ns, recv_ns + SECOND // 2, True), second
+
+
 def test_a_time_is_of_the_present_by_the_exchanges_clock():
     """Set back by half a second, while ours is five minutes slow."""
     exchange = make("bybit", "BTCUSDT")
