@@ -43,6 +43,7 @@ WORDS: Final = {
 }
 # A time is in the unit of the first limit that it is below.
 UNITS: Final = ((10**11, NS_PER_S), (10**14, 10**6), (10**17, 10**3), (10**20, 1))
+COUNT_MAX: Final = 2**53  # of frames that were not recorded; what is no such number is not known
 UNTIMED: Final = 1  # the time of lines before the first that states one
 NS_MAX: Final = 2**62  # the year 2116: later ones are none, and could not be reckoned with
 
@@ -151,7 +152,7 @@ class CaptureReader:
         if what is What.HEADER:
             return Item(what, self._ns, connection=connection, data=text)
         if what is What.GAP:
-            number = line.count if isinstance(line.count, int) else 0
+            number = line.count if isinstance(line.count, int) and 0 <= line.count < COUNT_MAX else 0
             return Item(what, self._ns, 0, connection, number, str(line.reason or ""))
         if what is What.CLOSED:
             return Item(what, self._ns, 0, connection, 0, str(line.reason or ""))

@@ -164,3 +164,9 @@ def test_without_zstd_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(compressed, "zstd", lambda: None)
     with pytest.raises(ConfigError, match=r"pip install backports\.zstd"):
         read(tmp_path, b"\x28\xb5\x2f\xfd" + b"x" * 20)
+
+
+@pytest.mark.parametrize(("count", "number"), [(7, 7), (0, 0), (-5, 0), (10**30, 0), ("7", 0), (None, 0)])
+def test_a_gap_of_no_sensible_size_is_of_an_unknown_one(tmp_path, count, number):
+    _, (item,) = read(tmp_path, line("gap", count=count, reason="full"))
+    assert (item.what, item.number) == (What.GAP, number)
