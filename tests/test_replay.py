@@ -23,6 +23,7 @@ from feedhandler.data.instruments import instrument_list
 from feedhandler.data.kept_book import Book
 from feedhandler.exchanges.base import Instrument
 from feedhandler.merger.merge import Merger
+from feedhandler.recordings import decoding
 from feedhandler.recordings.decoding import Decoding
 from feedhandler.recordings.runs import RunReader, find_runs
 from feedhandler.recordings.traffic import Item, What
@@ -204,6 +205,18 @@ def test_what_a_capture_polled_is_in_the_records_that_follow(tmp_path):
     first, *others = replay.records(path)
     assert first.open_interest != first.open_interest
     assert [(r.mark, r.open_interest) for r in others] == [(10.0, 12.5), (11.0, 12.5)]
+
+
+def test_a_capture_may_have_more_bases_than_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "BASES_MAX", 2)
+    capture = capture_opened(BINANCE)
+    for first in range(10, 110, 10):  # each is followed by a gap
+        capture += received(changes(first, first, bids=[["10", "2"]]))
+        capture += base(first) + received(changes(first + 1, first + 1, bids=[["10", "3"]]))
+    path = tmp_path / "a.jsonl"
+    path.write_text(capture)
+    found = [r.last_id for r in replay.records(path) if r.kind is wire.BOOK and not r.flags & wire.SNAPSHOT]
+    assert found[-10:] == [first + 1 for first in range(10, 110, 10)]
 
 
 def test_an_answer_that_stands_later_in_a_capture_sets_no_clock(tmp_path):

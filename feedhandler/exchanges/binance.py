@@ -92,6 +92,7 @@ USED_WEIGHT: Final = LimitHeader("x-mbx-used-weight-1m", is_left=False)
 BASE_PATH: Final = re.compile("/api/v[13]/depth")
 BASE_LIMIT: Final = 100  # of a book that is requested without any
 LINEAR_BASE_PATH: Final = "/fapi/v1/depth"
+BARE: Final = b"-"  # stands for the stream where none is named
 LINEAR_BASE_LIMIT: Final = 500
 # Where the streams of perpetuals are, by what follows the symbol.
 PUBLIC: Final = "/public"
@@ -1136,8 +1137,10 @@ class BinanceLinear(BinanceMarket):
             self._take_ticker(data, recv_ns, line, emit)
         elif isinstance(data, _Liquidated):
             self._take_liquidation(data.order, recv_ns, line, emit)
-        else:
+        elif frame.stream or frame.result is not msgspec.UNSET or frame.error or frame.code is not None:
             return self._answer(frame)
+        else:  # bare, as on a connection of one stream: a capture may have it
+            return self.decode(b'{"stream":"%b","data":%b}' % (BARE, bytes(payload)), recv_ns, line, emit)
         return None
 
     def _is_of_others(self, payload: bytes | bytearray | memoryview) -> bool:
@@ -1197,7 +1200,7 @@ class BinanceLinear(BinanceMarket):
                 book.take(line, changes, data.last_id, recv_ns, emit)
             return
         if not stream.endswith(DEPTH_STREAM):
-            if not stream:
+            if stream in ("", BARE.decode()):  # it may be either
                 raise DecodeError("binance: depthUpdate of no stream")
             return  # other levels, that we did not request
         state = self.states[DEPTH.name].get(data.symbol)

@@ -186,6 +186,22 @@ def test_a_frame_has_what_is_known_of_a_contract(name):
     assert contract_of(wanting("contract"), load(LINEAR, name)) == CONTRACTS[name]
 
 
+def bare(name):
+    """A frame as a connection of one stream has it."""
+    return json.dumps(json.loads(load(LINEAR, name))["data"]).encode()
+
+
+def test_frames_of_a_connection_of_one_stream_are_known_by_their_event():
+    assert contract_of(wanting("contract"), bare("mark_price")) == MARK
+    market = make(LINEAR, NATIVE)
+    assert values(decoded(market, bare("book_ticker"), RECV_NS, market.line)) == QUOTE
+    assert decoded(market, bare("kline"), RECV_NS, market.line) is None
+    with pytest.raises(DecodeError, match="of no stream"):  # of the whole book, or of depth
+        market.decode(bare("depth"), RECV_NS, market.line, [].append)
+    with pytest.raises(DecodeError):
+        market.decode(b"{}", RECV_NS, market.line, [].append)
+
+
 def test_an_older_mark_price_of_another_line_is_dropped():
     market = wanting("contract")
     contract_of(market, load(LINEAR, "mark_price"))
