@@ -214,7 +214,7 @@ class Feed(Reports, World):
         return Carried([self.exchange], legs_of, 0, self.slot.shard.has)
 
     def emit(self, state):
-        self.chain.authors[state.topic, state.recv_ns] = self.pid
+        self.chain.authors[state.topic, state.recv_ns, state.exchange_ns] = self.pid
         if state.kind != TICKER.name:
             self.batch.emit(state)
             return
@@ -453,7 +453,8 @@ class Chain:
         self.pids = itertools.count(1)
         self.lent = set()  # when records were received whose quote is of REST, or of a slower channel
         self.left_at = {}  # topic → when it was last not wanted any more
-        self.authors = {}  # (native topic, recv_ns) → pid of the feed that said it
+        # (native topic, when it came, when it was made) → pid of the feed that said it; a clock repeats times
+        self.authors = {}
         self.told_before = 0  # losses, by feeds that are gone
         self.orphans = []  # hops whose feed is gone, and which still hold something
         self.merger = None
@@ -647,7 +648,7 @@ class Chain:
     def look_at_author(self, record):
         """Who is dead is not heard as if he lived."""
         slot = self.slot_of_topic[record.topic]
-        author = self.authors.get((self.native_topic[record.topic], record.recv_ns))
+        author = self.authors.get((self.native_topic[record.topic], record.recv_ns, record.exchange_ns))
         assert author is not None, "somebody said it"
         assert author >= slot.known_pid, f"{record.topic}: {author} said it, who is dead"
 
