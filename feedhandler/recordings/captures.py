@@ -25,7 +25,7 @@ import msgspec
 
 from feedhandler.data.errors import UNDECODABLE, ConfigError
 from feedhandler.data.units import NS_PER_S
-from feedhandler.recordings.compressed import CompressedFile, Torn
+from feedhandler.recordings.compressed import CompressedFile, Damaged, Torn
 from feedhandler.recordings.traffic import Item, What
 
 LINE_SIZE_MAX: Final = 256 * 2**20  # a longer one is no line
@@ -121,7 +121,7 @@ class CaptureReader:
                 continue
             if item is not None:
                 yield item
-        if not self.lines:
+        if not self.lines and not self.bad:
             self.cut = self.cut or "it is empty"
         if before:
             self.cut = self.cut or f"line {self.lines}, the last one, is cut short: {before}"
@@ -137,6 +137,8 @@ class CaptureReader:
                     yield line
         except Torn as exc:
             self.cut = f"the file is cut short after line {self.lines}: {exc}"
+        except Damaged as exc:
+            self.bad.append(BadLine(self.lines + 1, f"the file is damaged before its end: {exc}"))
         finally:
             self._file.close()
             self._file = None

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib
+import zlib
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, Final, cast
@@ -24,6 +25,10 @@ def zstd() -> ModuleType | None:
 
 
 class Torn(Exception):
+    """A compressed file ends before its end."""
+
+
+class Damaged(Exception):
     """What is left of a compressed file cannot be read."""
 
 
@@ -44,7 +49,7 @@ class CompressedFile:
         try:
             self.size = path.stat().st_size
             head = self._file.peek(4)[:4]
-            self._errors: tuple[type[Exception], ...] = (OSError, EOFError)
+            self._errors: tuple[type[Exception], ...] = (OSError, zlib.error)
             self._lines = self._opened(path, head)
         except BaseException:
             self._file.close()
@@ -66,11 +71,13 @@ class CompressedFile:
         return self._file.tell()
 
     def readline(self, size_max: int) -> bytes:
-        """Return the next line, with its end, or at most so much of it; nothing at the end. Raises Torn."""
+        """Return the next line with its end, or so much of it at most; nothing at the end. Raises Torn, Damaged."""
         try:
             return self._lines.readline(size_max)
-        except self._errors as exc:
+        except EOFError as exc:
             raise Torn(str(exc) or type(exc).__name__) from exc
+        except self._errors as exc:
+            raise Damaged(str(exc) or type(exc).__name__) from exc
 
     def close(self) -> None:
         """Close the file."""

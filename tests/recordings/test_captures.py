@@ -144,6 +144,14 @@ def test_a_compressed_file_is_known_by_its_bytes(tmp_path):
     assert len(items) == 100
     reader, items = read(tmp_path, gzip.compress(text)[:-20])
     assert "cut short" in reader.cut
+    packed = bytearray(gzip.compress(text))
+    wrong_check, no_such_block = packed[:], packed[:]
+    wrong_check[-6] ^= 1
+    no_such_block[10] |= 6
+    for damaged in (wrong_check, no_such_block):
+        reader, items = read(tmp_path, bytes(damaged))
+        assert "damaged" in reader.bad[-1].reason
+        assert not reader.cut
 
 
 def test_zstd_is_read_in_several_frames_and_cut_short(tmp_path):
@@ -157,7 +165,7 @@ def test_zstd_is_read_in_several_frames_and_cut_short(tmp_path):
     damaged = bytearray(zstd.compress(text))
     damaged[20:24] = b"\xff\xff\xff\xff"
     reader, items = read(tmp_path, bytes(damaged))
-    assert reader.cut
+    assert "damaged" in reader.bad[-1].reason
 
 
 def test_without_zstd_the_remedy_is_named(tmp_path, monkeypatch):
