@@ -18,7 +18,7 @@ cdef class TradeArbitration:
     cdef int64_t _recent_since_ns, _recent_ns, _before_ns, _forgotten_ns
     cdef readonly object number  # of up to 64 bits: a number of Python's
     cdef readonly int64_t first_ns
-    cdef list _heard_ns, _reached_ns, _earlier_ns, _began_ns, _holds
+    cdef list _heard_ns, _first_heard_ns, _reached_ns, _earlier_ns, _began_ns, _holds
 
     @cython.locals(own=int, since_ns=int64_t)
     cpdef bint accept(

@@ -33,6 +33,7 @@ KEPT_NS: Final = 60 * NS_PER_S
 assert KEPT_MIN < KEPT_MAX
 
 SILENT_NS: Final = 10 * NS_PER_S  # nothing was new for so long: what is not known is new, whatever its time
+REPEATS_NS: Final = 5 * NS_PER_S  # but on a line that has begun since: it may repeat what was made before
 
 MISSING_MAX: Final = 64  # ranges of numbers that are noted as missing
 HELD_MAX: Final = 20_000  # trades of one symbol that wait for older ones: 6 MB
@@ -81,6 +82,7 @@ class TradeArbitration:
         self.number = 0  # the highest that was met
         self.first_ns = 0  # when the newest trade came
         self._heard_ns = [0] * LINES_MAX
+        self._first_heard_ns = [0] * LINES_MAX
         self._reached_ns = [0] * LINES_MAX  # the newest time on each line,
         self._earlier_ns = [0] * LINES_MAX  # and what it was before the line's newest message,
         self._began_ns = [0] * LINES_MAX  # and the newest that was known when it was subscribed to
@@ -102,6 +104,7 @@ class TradeArbitration:
     def renew(self, line: int) -> None:
         """Another connection has this line from now on, and has sent nothing yet."""
         self._heard_ns[line] = self._reached_ns[line] = self._earlier_ns[line] = self._began_ns[line] = 0
+        self._first_heard_ns[line] = 0
         self._holds[line] = False
 
     def begin(self, line: int) -> None:
@@ -128,6 +131,7 @@ class TradeArbitration:
         self.updates += 1
         if recv_ns != self._heard_ns[own]:  # another message
             self._earlier_ns[own] = self._reached_ns[own]
+            self._first_heard_ns[own] = self._first_heard_ns[own] or recv_ns
         self._heard_ns[own] = recv_ns
         since_ns = self._recent.get(key) or self._before.get(key) or 0
         if since_ns:
@@ -153,7 +157,10 @@ class TradeArbitration:
         """Decide about a trade that may have been forgotten, whose number is no new one."""
         if number:
             return self._is_missing(number)
-        return self._reached_ns[own] > self._forgotten_ns or recv_ns - self.first_ns >= SILENT_NS
+        if self._reached_ns[own] > self._forgotten_ns:
+            return True
+        is_settled = recv_ns - self._first_heard_ns[own] >= REPEATS_NS
+        return is_settled and recv_ns - self.first_ns >= SILENT_NS
 
     def _is_unwanted(self, own: int, time_ns: int, recv_ns: int) -> bool:
         """True if a line repeats what was made while nobody wanted it, after what it brought since."""

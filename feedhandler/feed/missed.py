@@ -163,8 +163,11 @@ class MissedTrades:
             missed.came_ns, missed.updates, missed.is_confirming = trades.first_ns, trades.update_id, False
         else:
             # Of the same message something may have been read.
-            reached_ns = trades.earlier_ns(line) or trades.began_ns(line)
-            self._begin(state, 0, reached_ns or max(1, own.unix_ns + state.offset_ns))
+            since_ns = trades.earlier_ns(line) or trades.began_ns(line)
+            if not since_ns:  # since it was subscribed to, by our clock, which may have been set since
+                answered_ns = max(1, own.unix_ns + state.offset_ns)
+                since_ns = min(answered_ns, trades.reached_ns(line) or answered_ns)
+            self._begin(state, 0, since_ns)
 
     def _tell_unread(self, state: TradeState) -> None:
         if not state.flags & wire.STALE:

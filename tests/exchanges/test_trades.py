@@ -14,6 +14,7 @@ from feedhandler.exchanges.trades import (
     KEPT_NS,
     MISSING_MAX,
     MOMENT_MAX,
+    REPEATS_NS,
     SILENT_NS,
     TradeArbitration,
     TradeState,
@@ -195,9 +196,22 @@ def test_after_a_silence_what_is_not_known_is_new_whatever_its_time():
     channel.reset()
     now_ns = RECV_NS + 3 * KEPT_MAX * MS
     time_ns = now_ns - 3600 * SECOND
+    assert not channel.accept(line, "back", time_ns, now_ns + SILENT_NS - REPEATS_NS)
     assert not channel.accept(line, "back", time_ns, now_ns + SILENT_NS - SECOND)
     assert channel.accept(line, "back", time_ns, now_ns + SILENT_NS)
     assert channel.accept(line, "back again", time_ns + MS, now_ns + SILENT_NS)
+
+
+def test_what_a_line_repeats_that_has_just_begun_is_not_new_in_a_quiet_market():
+    """It was made while nobody wanted it: so it is not known."""
+    channel, line, other = TradeArbitration(), Line(0), Line(1)
+    assert channel.accept(line, "a", RECV_NS, RECV_NS)
+    channel.part()
+    assert channel.accept(line, "b", RECV_NS + SECOND, RECV_NS + SECOND)
+    now_ns = RECV_NS + 2 * SILENT_NS
+    for repeated in range(3):
+        assert not channel.accept(other, f"before {repeated}", RECV_NS - SECOND, now_ns + repeated * MS)
+    assert channel.accept(other, "c", now_ns, now_ns)
 
 
 def test_a_number_beyond_all_others_is_new_whatever_its_time():

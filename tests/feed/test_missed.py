@@ -748,6 +748,19 @@ def test_trades_that_cannot_be_read_are_fetched(exchange, legs):
     assert len(world.requests) <= 3
 
 
+@pytest.mark.parametrize("exchange", ["kucoin", "bybit"])
+def test_what_cannot_be_read_soon_after_the_first_trade_is_fetched_though_our_clock_is_fast(exchange):
+    world = World(exchange, 1)
+    world.clock_off_ns = 30 * NS_PER_S
+    world.run(2 * NS_PER_S)
+    world.trade(2)
+    trade_unreadably(world, 1)
+    world.run(NS_PER_S)
+    world.trade(2)
+    world.run(10 * NS_PER_S)
+    assert sorted(world.published()) == world.numbers()
+
+
 def test_trades_that_neither_connection_nor_rest_can_state_are_told(lone):
     lone.trade(3)
     lone.run(2 * NS_PER_S)
