@@ -752,8 +752,10 @@ def test_trades_that_cannot_be_read_are_fetched(exchange, legs):
 def test_what_cannot_be_read_soon_after_the_first_trade_is_fetched_though_our_clock_is_fast(exchange):
     world = World(exchange, 1)
     world.clock_off_ns = 30 * NS_PER_S
+    world.cut_all()
     world.run(2 * NS_PER_S)
-    world.trade(2)
+    world.trade(1)
+    world.run(NS_PER_S)
     trade_unreadably(world, 1)
     world.run(NS_PER_S)
     world.trade(2)
