@@ -13,6 +13,7 @@ cdef class TradeArbitration:
     cdef readonly bint is_parted
     cdef readonly int64_t parts
     cdef int64_t _returned_ns, _returned_at
+    cdef object _returned_number
     cdef readonly int64_t updates, update_id
     cdef dict _recent, _before
     cdef int64_t _recent_since_ns, _recent_ns, _before_ns, _forgotten_ns
@@ -25,7 +26,7 @@ cdef class TradeArbitration:
         self, Line line, key, int64_t time_ns, int64_t recv_ns, number=*, int64_t count=*
     ) except -1
     @cython.locals(is_before=bint)
-    cdef bint _is_unwanted(self, int own, int64_t time_ns, int64_t recv_ns) except -1
+    cdef bint _is_unwanted(self, int own, int64_t time_ns, int64_t recv_ns, number) except -1
     cdef _count(self, first_number, number, int64_t time_ns)
     @cython.locals(kept=Py_ssize_t, is_old=bint, is_later=bint)
     cdef _note(self, key, int own, int64_t time_ns, int64_t recv_ns, number, int64_t count=*)

@@ -72,7 +72,8 @@ class TradeArbitration:
         self.given_up = 0
         self.is_parted = False  # nobody wants it, or nothing has come since somebody does again,
         self.parts = 0  # how often that was
-        self._returned_ns = self._returned_at = 0  # when what came first since then was made, and came
+        self._returned_ns = self._returned_at = 0  # when what came first since then was made, and came,
+        self._returned_number = 0  # and its number
         self.updates = self.update_id = 0  # the second grows with each new trade
         self._recent: dict[Hashable, int] = {}  # when a trade was new, and the line that brought it
         self._before: dict[Hashable, int] = {}  # the generation before
@@ -145,7 +146,7 @@ class TradeArbitration:
                 line.late += 1
                 return False
             self._forgotten_ns = self._forgotten_ns if number else time_ns - 1
-        elif self._is_unwanted(own, time_ns, recv_ns):
+        elif self._is_unwanted(own, time_ns, recv_ns, number):
             line.late += 1
             return False
         self._note(key, own, time_ns, recv_ns, number, count)
@@ -162,9 +163,12 @@ class TradeArbitration:
         is_settled = recv_ns - self._first_heard_ns[own] >= REPEATS_NS
         return is_settled and recv_ns - self.first_ns >= SILENT_NS
 
-    def _is_unwanted(self, own: int, time_ns: int, recv_ns: int) -> bool:
+    def _is_unwanted(self, own: int, time_ns: int, recv_ns: int, number: int) -> bool:
         """True if a line repeats what was made while nobody wanted it, after what it brought since."""
-        is_before = 0 < time_ns < min(self._returned_ns, self._reached_ns[own])
+        if 0 < number < self._returned_number:  # times may be no more than our clock's
+            is_before = self._reached_ns[own] >= self._returned_ns
+        else:
+            is_before = 0 < time_ns < min(self._returned_ns, self._reached_ns[own])
         return is_before and recv_ns - self._returned_at < SILENT_NS
 
     def _is_missing(self, number: int) -> bool:
@@ -239,6 +243,7 @@ class TradeArbitration:
             self.number = max(self.number, number)
         if self.is_parted:
             self.is_parted, self._returned_ns, self._returned_at = False, time_ns, recv_ns
+            self._returned_number = number
         # Not within one moment: what was made at the time of something forgotten could not be told from it.
         kept = len(self._recent)
         is_old = kept >= KEPT_MIN and recv_ns - self._recent_since_ns >= KEPT_NS

@@ -202,6 +202,15 @@ def test_after_a_silence_what_is_not_known_is_new_whatever_its_time():
     assert channel.accept(line, "back again", time_ns + MS, now_ns + SILENT_NS)
 
 
+def test_what_was_made_before_it_was_wanted_again_is_known_by_its_number_where_times_are_our_clock_s():
+    channel, line = TradeArbitration(), Line(0)
+    channel.part()
+    assert channel.accept(line, 7189, RECV_NS, RECV_NS, 7189)
+    assert channel.accept(line, 7196, RECV_NS + 1, RECV_NS, 7196)
+    assert not channel.accept(line, 7182, RECV_NS + SECOND, RECV_NS + SECOND, 7182), "repeated"
+    assert channel.accept(line, 7203, RECV_NS + SECOND, RECV_NS + SECOND, 7203)
+
+
 def test_what_a_line_repeats_that_has_just_begun_is_not_new_in_a_quiet_market():
     """It was made while nobody wanted it: so it is not known."""
     channel, line, other = TradeArbitration(), Line(0), Line(1)
