@@ -214,7 +214,7 @@ class Feed(Reports, World):
         return Carried([self.exchange], legs_of, 0, self.slot.shard.has)
 
     def emit(self, state):
-        self.chain.authors[state.topic, state.recv_ns, state.exchange_ns] = self.pid
+        self.chain.note_author(state, self.pid)
         if state.kind != TICKER.name:
             self.batch.emit(state)
             return
@@ -645,10 +645,16 @@ class Chain:
         hops = self.orphans + [slot.feed.hop for slot in self.slots if slot.feed is not None]
         return [hop for hop in hops if hop.peer is self.merger]
 
+    def note_author(self, state, pid):
+        self.authors[state.topic, state.recv_ns, state.exchange_ns] = pid
+
+    def author_of(self, record):
+        """Return the pid of the feed that said it, None if nobody did."""
+        return self.authors.get((self.native_topic[record.topic], record.recv_ns, record.exchange_ns))
+
     def look_at_author(self, record):
         """Who is dead is not heard as if he lived."""
-        slot = self.slot_of_topic[record.topic]
-        author = self.authors.get((self.native_topic[record.topic], record.recv_ns, record.exchange_ns))
+        slot, author = self.slot_of_topic[record.topic], self.author_of(record)
         assert author is not None, "somebody said it"
         assert author >= slot.known_pid, f"{record.topic}: {author} said it, who is dead"
 

@@ -141,7 +141,7 @@ class MixedFeed(Reports):
         )
 
     def _emit(self, state):
-        self.chain.authors[state.topic, state.recv_ns, state.exchange_ns] = self.pid
+        self.chain.note_author(state, self.pid)
         self.batch.emit(state)
 
     def heal(self):
@@ -475,7 +475,7 @@ class Mixed(Chain):
 
     def look_at_author(self, record):
         """As in `Chain`; of what has changed nothing but its time nobody is told, until it is repeated."""
-        if (self.native_topic[record.topic], record.recv_ns, record.exchange_ns) in self.authors:
+        if self.author_of(record) is not None:
             super().look_at_author(record)
 
     def look_at_sizes(self):

@@ -424,9 +424,7 @@ class World:
 
     def post_trades(self, tape, frame, encoded):
         """Send trades, to some connections so that they cannot be read."""
-        for link in self.links.values():
-            if not (link and tape.topics[TRADE] in link.topics and tape.topics[TRADE] not in link.muted):
-                continue
+        for link in self.hearing(tape.topics[TRADE]):
             if tape.native in link.spoils_trades:
                 link.spoils_trades.discard(tape.native)
                 spoiled = msgspec.json.encode(tape.spoiled_trades(frame))
@@ -439,9 +437,7 @@ class World:
         """Send changes of a whole book, to each connection as it numbers them, and with what befalls them there."""
         topic = tape.topics[BOOK]
         encoded = {}
-        for link in self.links.values():
-            if not (link and topic in link.topics and topic not in link.muted):
-                continue
+        for link in self.hearing(topic):
             offset, fault = link.book_offset, link.book_faults.pop(tape.native, "")
             if fault == "gap":
                 continue
@@ -455,9 +451,13 @@ class World:
 
     def post_all(self, topic, frame):
         """Send a frame to all that have subscribed to its topic."""
-        for link in self.links.values():
-            if link and topic in link.topics and topic not in link.muted:
-                self.post(link, frame)
+        for link in self.hearing(topic):
+            self.post(link, frame)
+
+    def hearing(self, topic):
+        """Return the connections that have subscribed to a topic, and on which it is not silent."""
+        links = filter(None, self.links.values())
+        return [link for link in links if topic in link.topics and topic not in link.muted]
 
     def begin(self, link, topic):
         """Send what a new subscription to trades, depth or a book is sent at once."""

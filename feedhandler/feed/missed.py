@@ -22,6 +22,7 @@ from feedhandler.exchanges.base import Emit, Market
 from feedhandler.exchanges.state import State
 from feedhandler.exchanges.trades import PastTrade, TradeState
 from feedhandler.feed.session import Session
+from feedhandler.feed.subscriptions import Answered
 
 HOLD_NS: Final = 1_500_000_000  # with the time between two looks it is less than 2 s
 PATIENCE_NS: Final = NS_PER_S  # within which another connection may bring what is missing
@@ -140,7 +141,7 @@ class MissedTrades:
             theirs = [other.subscriptions.brings_since(state) for other in others]
             if not any(since and since.mono_ns <= lived_mono_ns - UNDER_WAY_NS for since in theirs):
                 reached_ns = state.trades.reached_ns(line) or state.trades.began_ns(line)
-                self._begin(state, 0, reached_ns or max(1, own.unix_ns + state.offset_ns))
+                self._begin(state, 0, reached_ns or _answered_ns(state, own))
 
     def on_unread(self, session: Session, state: TradeState) -> None:
         """A message of a state's trades cannot be read, or a part of it: what it had is missed.
@@ -165,7 +166,7 @@ class MissedTrades:
             # Of the same message something may have been read.
             since_ns = trades.earlier_ns(line) or trades.began_ns(line)
             if not since_ns:  # since it was subscribed to, by our clock, which may have been set since
-                answered_ns = max(1, own.unix_ns + state.offset_ns)
+                answered_ns = _answered_ns(state, own)
                 since_ns = min(answered_ns, trades.reached_ns(line) or answered_ns)
             self._begin(state, 0, since_ns)
 
@@ -341,3 +342,8 @@ class MissedTrades:
         state.trades.missing = []
         del self._open[state]
         state.release_held(self._emit)
+
+
+def _answered_ns(state: State, own: Answered) -> int:
+    """Return when a subscription was answered, by the exchange's clock as far as it is known."""
+    return max(1, own.unix_ns + state.offset_ns)

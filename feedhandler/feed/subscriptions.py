@@ -460,8 +460,10 @@ class LineSubscriptions:
 
     def _under_way(self) -> set[str]:
         """Return the topics of requests that are to be sent, or to be answered."""
-        in_flight = [self._in_flight] if self._in_flight is not None else []
-        return {topic for command in (*self._queue, *in_flight) for topic in command.topics}
+        return {topic for command in self._open_requests() for topic in command.topics}
+
+    def _open_requests(self) -> list[SubscriptionRequest]:
+        return [*self._queue, *([self._in_flight] if self._in_flight is not None else [])]
 
     def _do_others_deliver(self, topics: Sequence[str]) -> bool:
         """Return whether other channels of the symbols of some silent topics have had data on this connection."""
@@ -569,8 +571,7 @@ class LineSubscriptions:
 
     def pending(self) -> int:
         """Return how many topics are still to be requested or to be answered."""
-        in_flight = [self._in_flight] if self._in_flight is not None else []
-        return sum(len(command.topics) for command in (*self._queue, *in_flight))
+        return sum(len(command.topics) for command in self._open_requests())
 
     def answered_ns(self, topic: str) -> int:
         """Return when a topic was first answered on this connection, in Unix time; 0 = not yet."""

@@ -6,7 +6,6 @@ import pytest
 from seeds import seeds
 
 from feedhandler.data import wire
-from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.trades import (
     KEPT_MAX,
@@ -420,30 +419,21 @@ def test_a_state_takes_trades_of_its_group_alone_and_doubts_what_cannot_be():
     assert state.accept_trade(line, "next", RECV_NS + 3 * KEPT_MAX * MS, RECV_NS + 3 * KEPT_MAX * MS)
 
 
-def test_our_own_clock_that_is_set_back_costs_no_trade():
+@pytest.mark.parametrize(
+    ("later_ns", "back_ns"), [(MS, 70 * SECOND), (80 * SECOND, 20 * SECOND)], ids=["soon", "much later"]
+)
+def test_our_own_clock_that_is_set_back_while_nobody_wants_a_symbol_costs_no_trade(later_ns, back_ns):
     """Without numbers a trade is judged by the exchange's time; a minute ahead of ours it would not be believed."""
     state = make_state()
     line = Line(0)
     assert state.accept_trade(line, "a", RECV_NS, RECV_NS)
     state.trades.part()
     state.trades.renew(line.index)
-    back_ns = RECV_NS - 70_000_000_000
-    assert not state.accept_trade(line, "before", RECV_NS - 1, back_ns)
-    assert state.accept_trade(line, "b", RECV_NS + MS, back_ns)
-    assert state.accept_trade(line, "c", RECV_NS + 2 * MS, back_ns + MS)
-
-
-def test_our_own_clock_that_is_set_back_while_nobody_wants_a_symbol_costs_no_trade():
-    state = make_state()
-    line = Line(0)
-    assert state.accept_trade(line, "a", RECV_NS, RECV_NS)
-    state.trades.part()
-    state.trades.renew(line.index)
-    later_ns, back_ns = RECV_NS + 80 * NS_PER_S, RECV_NS - 20 * NS_PER_S
-    assert not state.accept_trade(line, "before", RECV_NS - 1, back_ns)
-    assert state.accept_trade(line, "b", later_ns, back_ns)
-    assert state.accept_trade(line, "c", later_ns + MS, back_ns + MS)
-    assert not state.accept_trade(line, "b", later_ns, back_ns + 2 * MS)
+    made_ns, recv_ns = RECV_NS + later_ns, RECV_NS - back_ns
+    assert not state.accept_trade(line, "before", RECV_NS - 1, recv_ns)
+    assert state.accept_trade(line, "b", made_ns, recv_ns)
+    assert state.accept_trade(line, "c", made_ns + MS, recv_ns + MS)
+    assert not state.accept_trade(line, "b", made_ns, recv_ns + 2 * MS)
 
 
 def test_a_trade_is_emitted_once_and_then_there_is_only_its_condition():
