@@ -436,9 +436,11 @@ class MergedTradeSource:
         self.message = self._waiting.pop(0)
         return True
 
-    def lose(self) -> None:
+    def lose(self) -> bool:
         self._merged.close()
+        has_waited = bool(self._waiting)
         self._waiting.clear()
+        return has_waited
 
 
 class ForcedOrderSource(TradeSource):
@@ -449,6 +451,9 @@ class ForcedOrderSource(TradeSource):
         self._waiting.clear()
         self.message = found[-1:] or self.message
         return bool(found)
+
+    def lose(self) -> bool:
+        return self.take()
 
 
 def is_liquidation(fill: Fill) -> bool:
@@ -474,8 +479,8 @@ class TopSource:
         self.before_id, self.last_id = self.last_id, self._book.update_id
         return True
 
-    def lose(self) -> None:
-        self.take()
+    def lose(self) -> bool:
+        return self.take()
 
 
 # Streams. A template holds what never changes; the rest is integers until it is printed.

@@ -177,10 +177,9 @@ class Broadcast:
             is_due = source is not None and source.take()
 
     def _lose(self, stream: DataStream) -> None:
-        if stream.lost_messages:
+        if stream.lose() and stream.lost_messages:
             stream.lost_messages -= 1
             self.effects["lose_messages"] += 1
-        stream.lose()
 
     def _repeat(self, now: Now, dirty: list[Outbox]) -> None:
         for stream in self._repeating.values():

@@ -583,8 +583,10 @@ class LinearTickerSource:
     def take(self) -> bool:
         return self._update_id != self._instrument.update_id
 
-    def lose(self) -> None:
+    def lose(self) -> bool:
+        is_due = self.take()
         self._read(self._now)
+        return is_due
 
     def _read(self, now: Now) -> dict[str, str]:
         """Note the present values; return those that have changed, a price with its size."""
@@ -640,8 +642,8 @@ class LiquidationBatches:
         self.message = liquidations(self._instrument)
         return bool(self.message)
 
-    def lose(self) -> None:
-        self.take()
+    def lose(self) -> bool:
+        return self.take()
 
     def encode(self, variant: int, now: Now) -> bytes:
         """Print them; the side is the position's."""

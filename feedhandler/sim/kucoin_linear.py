@@ -318,8 +318,10 @@ class ContractSource:
         self._next = ["mark"]
         return False
 
-    def lose(self) -> None:
+    def lose(self) -> bool:
+        has_waited = bool(self._next)
         self._next = ["mark"]
+        return has_waited
 
     def encode(self, variant: int, now: Now) -> bytes:
         """Print what is next."""

@@ -562,8 +562,8 @@ class WholeWindow:
         self.show_all()
         return is_changed
 
-    def lose(self) -> None:
-        self._window.lose()
+    def lose(self) -> bool:
+        return self._window.lose()
 
     def show_all(self) -> None:
         self._window.show_all()

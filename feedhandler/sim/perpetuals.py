@@ -133,5 +133,5 @@ class LiquidationSource:
         self.message = LiquidatedPosition(each, is_sell, max(1, price), each.last_size, each.traded_unix_ns)
         return True
 
-    def lose(self) -> None:
-        self.take()
+    def lose(self) -> bool:
+        return self.take()

@@ -189,10 +189,9 @@ class DataStream:
         self.last_payloads: dict[int, bytes] = {}
         self.source = source
 
-    def lose(self) -> None:
-        """What it has not sent so far it never sends."""
-        if self.source is not None:
-            self.source.lose()
+    def lose(self) -> bool:
+        """What it has not sent so far it never sends; False if there was nothing to be sent."""
+        return self.source is None or self.source.lose()
 
 
 class Outbox:

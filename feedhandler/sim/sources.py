@@ -23,8 +23,9 @@ class Source(Protocol):
         """Move on to the next message; False if everything has been sent."""
         ...
 
-    def lose(self) -> None:
-        """Let what waits go, as if it had been sent and not arrived."""
+    def lose(self) -> bool:
+        """Let what waits go, as if it had been sent and not arrived; False if nothing has waited."""
+        ...
 
 
 class TradeSource:
@@ -49,8 +50,10 @@ class TradeSource:
         del self._waiting[: self._most]
         return True
 
-    def lose(self) -> None:
+    def lose(self) -> bool:
+        has_waited = bool(self._waiting)
         self._waiting.clear()
+        return has_waited
 
 
 class ChangeSource:
@@ -83,8 +86,8 @@ class ChangeSource:
             self.message += [LevelChange(self.last_id, True, *level) for level in _crossing(self._book)]
         return True
 
-    def lose(self) -> None:
-        self.take()
+    def lose(self) -> bool:
+        return self.take()
 
     def levels(self) -> tuple[dict[int, int], dict[int, int]]:
         """Return the newest size of each level of the message, by price: of bids, and of asks."""
@@ -112,8 +115,10 @@ class EachChangeSource(ChangeSource):
         self.message = [change]
         return True
 
-    def lose(self) -> None:
+    def lose(self) -> bool:
+        has_waited = bool(self._waiting)
         self._waiting.clear()
+        return has_waited
 
 
 class WindowSource:
@@ -164,8 +169,8 @@ class WindowSource:
         self.message_id += 1
         return True
 
-    def lose(self) -> None:
-        self.take()
+    def lose(self) -> bool:
+        return self.take()
 
     def show_all(self) -> None:
         """Let the message be the whole window, as it was sent last."""

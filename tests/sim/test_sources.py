@@ -402,6 +402,22 @@ def test_bybits_messages_go_on_counting_while_nobody_is_subscribed():
     assert messages(world)[0]["data"]["u"] == base["data"]["u"] + 1
 
 
+def test_what_would_have_sent_nothing_is_no_lost_message():
+    """A change behind the best 50 levels is none of this channel's."""
+    topic = "orderbook.50.BTCUSDT"
+    world, _ = play(Bybit, topic, activity=Activity(busiest_per_s=50))
+    stream = world.broadcast.find(topic)
+    world.run(1.0)
+    for _ in range(300):
+        before = messages(world)[-1]["data"]["u"]
+        world.seen.clear()
+        stream.lost_messages = 1
+        while not world.seen:
+            world.run(0.02)
+        assert messages(world)[0]["data"]["u"] == before + 2
+    assert world.broadcast.effects["lose_messages"] == 300
+
+
 def test_a_snapshot_of_kucoin_lags_behind_its_stream():
     world, exchange = play(Kucoin, "/market/level2:BTC-USDT")
     lags = []
