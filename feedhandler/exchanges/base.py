@@ -210,6 +210,7 @@ class Market(abc.ABC):
     book_rule: ClassVar[ChainRule] = ChainRule()
     book_levels: ClassVar[int] = 0
     base_levels: ClassVar[int] = 0
+    base_lag_s: ClassVar[float] = 1.0  # such a base may be so old
 
     # What its contracts lack in all channels, and REST has.
     polls: ClassVar[tuple[Poll, ...]] = ()

@@ -301,6 +301,21 @@ class FullBookState(RecordState):
         self.lines[own].copy(source)
         return self._catch_up(own, emit)
 
+    def is_joining(self, line: int) -> bool:
+        """True if a line's book has begun as another's, or over REST, and no message has followed on it yet."""
+        book = self.lines[line]
+        return bool(book.is_known and book.is_joining)
+
+    def hand_on(self, line: int, emit: EmitBook) -> None:
+        """Have those that have begun be where a line is, until a message follows on them.
+
+        What was under way on it when they were subscribed to comes on it alone.
+        """
+        source = self.lines[line]
+        for own, book in enumerate(self.lines if source.is_known else ()):
+            if own not in (line, self.leader) and self.is_joining(own) and book.last_id < source.last_id:
+                self.adopt(own, line, emit)
+
     # --- what is published
 
     def repeat(self, emit: EmitBook) -> None:

@@ -412,6 +412,7 @@ class KuCoinMarket(Market):
     domains = ("kucoin.com",)
 
     topic_key = b"topic"
+    base_lag_s = 5.0  # observed: up to some seconds
     topics_max = TOPICS_PER_CONNECTION - 1
     awaits_welcome = True
     command_interval_s = 0.15  # 100 messages in 10 s, pings included

@@ -32,9 +32,7 @@ REPEAT_NS: Final = 600 * NS_PER_S  # a snapshot of each book
 REPEATS_MAX: Final = 16  # snapshots at one call: 1 MB
 REQUESTED_NS: Final = 10 * NS_PER_S  # between two snapshots of one book that somebody requests
 BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while another goes on, has failed
-LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is,
-# and without any other for its first changes: a base that lags behind them is of no use.
-FIRST_NS: Final = NS_PER_S
+LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is
 AGAIN_NS: Final = NS_PER_S // 2  # after a base that was of no use; doubling,
 AGAIN_SHIFT_MAX: Final = 6  # up to 32 s
 SUBSCRIBE_AGAIN_NS: Final = 10 * NS_PER_S  # after a subscription that brought no base; doubling
@@ -123,6 +121,15 @@ class Bases:
             for watched in self._order
         )
 
+    def is_joining(self, line: int) -> bool:
+        """True if a line has a book on which nothing has come since it began: another may have what it lacks."""
+        return any(watched.state.is_joining(line) for watched in self._order)
+
+    def on_line_leaving(self, line: int) -> None:
+        """A connection is going: those that have begun as it was are where it is now."""
+        for watched in self._order:
+            watched.state.hand_on(line, self._emit)
+
     def on_line_gone(self) -> None:
         """A connection is gone: others take over what it led."""
         for watched in self._order:
@@ -173,6 +180,9 @@ class Bases:
             elif now - watched.crossed_at.setdefault(line, now) >= CROSSED_NS:
                 del watched.crossed_at[line]
                 state.lose(line, self._emit)
+        foremost = state.foremost(lines)
+        if foremost != NOBODY:
+            state.hand_on(foremost, self._emit)
         behind_id = state.behind_id(lines)
         if not behind_id or behind_id != watched.behind_id:
             watched.behind_at, watched.behind_id = now, behind_id
@@ -223,7 +233,8 @@ class Bases:
         if state.leader != NOBODY:
             return waited_ns >= LACKS_NS
         has_changes = any(state.channels[0].heard_ns(session.line.index) for session in lacking)
-        return has_changes or waited_ns >= FIRST_NS
+        # A base is of no use that lags behind a line's first changes. Without any nothing tells that it does.
+        return has_changes or waited_ns >= self.market.base_lag_s * NS_PER_S
 
     def _lacking(self, state: FullBookState, running: Sequence[Session]) -> list[Session]:
         """Return the connections that have subscribed to a book, and do not know it."""

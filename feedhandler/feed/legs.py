@@ -403,7 +403,8 @@ class Legs:
                 return
             if self._lacks_books(leg, successor, now):
                 return
-            if self.missed.is_needed and not self._is_drained(leg.session, now):
+            is_under_way = self.missed.is_needed or self.bases.is_joining(successor.line.index)
+            if is_under_way and not self._is_drained(leg.session, now):
                 return
             self._inherit(successor, leg.session)
             if leg.session in self._followed:  # else it lacks something that another has
@@ -473,6 +474,7 @@ class Legs:
         """A connection is gone: others may bring again what it brought last."""
         self._followed.discard(session)
         self.freshness.contradicted.pop(session, None)
+        self.bases.on_line_leaving(session.line.index)
         for state in self.states.values():
             state.release(session.line.index)
         self.bases.on_line_gone()

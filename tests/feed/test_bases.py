@@ -481,6 +481,48 @@ def test_a_line_begins_with_the_book_that_is_ahead_not_with_that_of_a_leader_whi
 
 
 @pytest.mark.long
+def begun_while_a_change_is_under_way(exchange):
+    """Return a world at rest, a line with a change that another one, which began later, does not get, and that."""
+    world = World(exchange)
+    world.run(10)
+    behind, begins = world.legs.sessions
+    world.has_rest = False
+    world.cut(begins)
+    world.exchange.changes = []
+    world.exchange.set("bids", world.exchange.middle - 5, 4.0)
+    message = json.dumps(world.exchange.message(None))
+    world.run(3, is_quiet=True)
+    assert world.state.lines[begins.line.index].is_known
+    world.post(behind, message)
+    assert world.book.last_id == world.exchange.number
+    return world, behind, begins
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+@pytest.mark.parametrize("exchange", ["binance", "kucoin"])
+def test_who_takes_over_from_a_line_that_was_behind_has_what_that_had_under_way(exchange, is_at_once):
+    world, behind, begins = begun_while_a_change_is_under_way(exchange)
+    if not is_at_once:
+        world.run(2, is_quiet=True)
+    world.is_reachable = False
+    world.cut(behind)
+    world.run(1, is_quiet=True)
+    assert world.leading() is begins
+    assert world.book.is_valid
+    assert world.book.last_id == world.exchange.number
+
+
+def test_a_quiet_book_does_not_begin_with_what_rest_had_seconds_ago():
+    world = World("kucoin", legs=1)
+    world.exchange.happen()  # just before it is subscribed to
+    world.rest_lag = 1
+    world.run(4, is_quiet=True)
+    world.rest_lag = 0
+    world.run(6, is_quiet=True)
+    assert world.book.is_valid
+    assert world.book.last_id == world.exchange.number
+
+
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_a_quiet_book_is_quiet_and_is_repeated(exchange):
     world = World(exchange, legs=1)
@@ -574,6 +616,27 @@ def test_connections_are_renewed_and_nobody_notices_but_by_a_snapshot(exchange, 
     world.run(60)
     assert not set(before) & set(world.legs.sessions)
     assert world.conditions(start) == []
+
+
+def test_a_connection_is_renewed_once_changes_that_it_had_under_way_have_come():
+    world = World("binance", legs=1)
+    world.run(10)
+    (old,) = world.legs.sessions
+    world.has_rest = False
+    world.exchange.changes = []
+    world.exchange.set("bids", world.exchange.middle - 5, 4.0)
+    message = json.dumps(world.exchange.message(None))
+    world.legs.renew("by order")
+    world.run(3, is_quiet=True)
+    old.sockets[0].on_ping()  # other symbols go on, and all of it comes late
+    world.run(1, is_quiet=True)
+    assert [world.state.lines[session.line.index].is_known for session in world.legs.sessions] == [True, True]
+    world.post(old, message)
+    world.run(10, is_quiet=True)
+    assert world.book.last_id == world.exchange.number
+    world.run(10)
+    assert old not in world.legs.sessions
+    assert world.book.is_valid
 
 
 @pytest.mark.long
