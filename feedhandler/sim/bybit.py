@@ -14,7 +14,8 @@ Sources:
   limits       https://bybit-exchange.github.io/docs/v5/rate-limit
 Not in the documentation, reported from the live exchange: the texts of refusals, that one bad topic
 rejects its whole request, and that a socket with neither subscription nor ping is cut after a minute.
-Not played: klines, the full book and that of RPI orders. They are refused like an unknown topic.
+Not played: klines, the full book and that of RPI orders. They are refused like an unknown topic. Inverse contracts
+and options have no socket, and REST lists none.
 """
 
 import random
@@ -57,10 +58,12 @@ from feedhandler.sim.reading import KeptMessage, KeptState, TrafficReading
 from feedhandler.sim.sources import TradeSource, WindowSource
 
 SPOT, LINEAR = "spot", "linear"
+UNPLAYED = ("inverse", "option")  # categories in which REST lists nothing: clients ask for all there are
 PATHS = {"/v5/public/spot": SPOT, "/v5/public/linear": LINEAR}
 TRADES_PER_MESSAGE = 1024
 RECENT_TRADES = {SPOT: 60, LINEAR: 1000}
 PAGE_SIZE, PAGE_SIZE_MAX = 500, 1000  # of linear instruments
+REST_LEVELS, REST_LEVELS_MAX = {SPOT: 1, LINEAR: 25}, 1000  # of a book, if no limit is given, and at most
 WINDOWS = {  # by channel: levels a side, and how often what has changed among them is sent
     "orderbook.50": (50, 20 * NS_PER_MS),
     "orderbook.200": (200, 100 * NS_PER_MS),
@@ -133,6 +136,7 @@ class Bybit(Exchange):
         self.by_symbol_of = {
             SPOT: self.by_symbol,
             LINEAR: {_symbol(each, LINEAR): each for each in self.other_instruments},
+            **{category: {} for category in UNPLAYED},
         }
 
         self.perpetuals = {
@@ -191,12 +195,15 @@ class Bybit(Exchange):
         if channel == "orderbook.1":
             return DataStream(topic, instrument, _book(instrument, symbol), repeat_every_ns=3 * NS_PER_S)
         if channel in WINDOWS:
-            depth, every_ns = WINDOWS[channel]
-            window = self._windows.get(topic) or WindowSource(instrument.order_book(), depth)
-            self._windows[topic] = window
+            window = self.window(topic, channel, instrument)
             encode = _window(named, instrument, symbol, window)
             return DataStream(
-                topic, instrument, encode, regular_every_ns=every_ns, shows_book=True, source=window
+                topic,
+                instrument,
+                encode,
+                regular_every_ns=WINDOWS[channel][1],
+                shows_book=True,
+                source=window,
             )
         if channel == "tickers" and is_linear:
             ticker = LinearTickerSource(self.perpetuals[symbol], symbol)
@@ -214,6 +221,13 @@ class Bybit(Exchange):
             found = LiquidationBatches(instrument, symbol)
             return DataStream(topic, instrument, found.encode, regular_every_ns=500 * NS_PER_MS, source=found)
         return None
+
+    def window(self, topic: str, channel: str, instrument: Instrument) -> WindowSource:
+        """Return what a topic of a book shows: of one count, whoever is subscribed."""
+        window = self._windows.get(topic)
+        if window is None:
+            window = self._windows[topic] = WindowSource(instrument.order_book(), WINDOWS[channel][0])
+        return window
 
     def snapshot(self, stream: DataStream, variant: int, now: Now) -> bytes | None:
         if isinstance(stream.source, WindowSource):
@@ -728,16 +742,16 @@ def _time(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
 
 
 def _instruments(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
-    """Spot in one page, for it knows no cursor and ignores a limit; linear page by page, of one status."""
-    if request.one("category") == LINEAR:
-        return _linear_instruments(exchange, request, now)
-    return _listed(exchange, request, now, _instrument_info)
+    """Spot in one page, for it knows no cursor and ignores a limit; contracts page by page, of one status."""
+    if request.one("category") == SPOT:
+        return _listed(exchange, request, now, _instrument_info)
+    return _linear_instruments(exchange, request, now)
 
 
 def _tickers(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
-    if request.one("category") == LINEAR:
-        return _linear_tickers(exchange, request, now)
-    return _listed(exchange, request, now, _rest_ticker)
+    if request.one("category") == SPOT:
+        return _listed(exchange, request, now, _rest_ticker)
+    return _linear_tickers(exchange, request, now)
 
 
 def _listed(
@@ -807,10 +821,10 @@ def _linear_instruments(exchange: Bybit, request: HttpRequest, now: Now) -> Http
     rows = [_linear_info(each) for each in selected]
     if request.one("symbol") is None:
         rows = [row for row in rows if row["status"] == status]
-        rows[1:1] = [_dated_info(selected[0])] if status == "Trading" else []
+        rows[1:1] = [_dated_info(selected[0])] if rows and status == "Trading" else []
     until = first + int(limit)
     result = {
-        "category": LINEAR,
+        "category": request.one("category"),
         "list": rows[first:until],
         "nextPageCursor": f"page{until}" if until < len(rows) else "",
     }
@@ -885,7 +899,36 @@ def _linear_tickers(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnsw
         for each in selected
         if each.listing.is_trading or request.one("symbol")
     ]
-    return _answer(0, "OK", {"category": LINEAR, "list": rows}, now)
+    return _answer(0, "OK", {"category": request.one("category"), "list": rows}, now)
+
+
+def _order_book(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
+    """The best levels of one symbol, numbered as the topic numbers them that has the most."""
+    selected = exchange.selected(request, now)
+    if isinstance(selected, HttpAnswer):
+        return selected
+    market, symbol = request.one("category") or "", request.one("symbol")
+    limit = request.one("limit") or str(REST_LEVELS.get(market, 0))
+    if symbol is None or not limit.isdecimal() or not 0 < int(limit[:9]) <= REST_LEVELS_MAX:
+        return _answer(10001, "params error: symbol or limit is invalid", {}, now)
+    [each] = selected
+    channel, count = f"orderbook.{REST_LEVELS_MAX}", int(limit)
+    window = exchange.window(f"{'' if market == SPOT else f'{market}:'}{channel}.{symbol}", channel, each)
+    window.show_all()
+    result = {
+        "s": symbol,
+        "b": [
+            (_price(each, price).decode(), _size(each, size).decode()) for price, size in window.bids[:count]
+        ],
+        "a": [
+            (_price(each, price).decode(), _size(each, size).decode()) for price, size in window.asks[:count]
+        ],
+        "ts": now.unix_ms,
+        "u": window.message_id,
+        "seq": _cross_sequence(window.update_id),
+        "cts": now.unix_ms,
+    }
+    return _answer(0, "OK", result, now)
 
 
 def _recent_trades(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
@@ -894,7 +937,7 @@ def _recent_trades(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswe
     if isinstance(selected, HttpAnswer):
         return selected
     market = request.one("category") or SPOT
-    limit = request.one("limit") or str(RECENT_TRADES[market])
+    limit = request.one("limit") or str(RECENT_TRADES.get(market, 0))
     if request.one("symbol") is None or not limit.isascii() or not limit.isdigit():
         return _answer(10001, "params error: symbol or limit is invalid", {}, now)
     [each] = selected
@@ -922,6 +965,7 @@ _ENDPOINTS: dict[str, Callable[[Bybit, HttpRequest, Now], HttpAnswer]] = {
     "/v5/market/time": _time,
     "/v5/market/instruments-info": _instruments,
     "/v5/market/tickers": _tickers,
+    "/v5/market/orderbook": _order_book,
     "/v5/market/recent-trade": _recent_trades,
 }
 

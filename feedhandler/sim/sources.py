@@ -173,8 +173,9 @@ class WindowSource:
         return self.take()
 
     def show_all(self) -> None:
-        """Let the message be the whole window, as it was sent last."""
+        """Let the message be the whole window, as it was sent last; while nobody looks, as it is."""
         if not self._is_running:
+            self.message_id += self.update_id != self._book.update_id
             self._read()
         self.bids = sorted(self._bids.items(), reverse=True)
         self.asks = sorted(self._asks.items())

@@ -285,7 +285,7 @@ def test_a_subscription_or_a_ping_keeps_it(exchange, dialog, clock):
         assert dialog.on_tick(clock.pass_s(20)).close is None
 
 
-def test_other_categories_are_not_here(exchange, clock):
+def test_other_categories_have_no_socket_here(exchange, clock):
     answer = exchange.accept(HttpRequest(method="GET", path="/v5/public/inverse"), clock.now)
     assert isinstance(answer, HttpAnswer)
     assert answer.status == 404
@@ -364,7 +364,59 @@ def test_recent_trades_are_those_of_the_topic_the_newest_first(clock):
         assert get(exchange, clock, "/v5/market/recent-trade", **query)["retCode"] == 10001
 
 
-@pytest.mark.parametrize("query", [{}, {"category": "inverse"}, {"category": "spot", "symbol": "NOSUCH"}])
+def test_rest_has_a_book_with_the_numbers_of_the_topic_that_has_most(clock):
+    exchange = Bybit(60, seed=1)
+    stream = exchange.stream("orderbook.1000.BTCUSDT")
+    stream.source.start()
+    told = json.loads(exchange.snapshot(stream, 0, clock.now))
+    exchange.by_symbol["BTCUSDT"].step(7919)
+
+    def book(**query: str) -> dict:
+        query = {"category": "spot", "symbol": "BTCUSDT", **query}
+        return get(exchange, clock, "/v5/market/orderbook", **query)["result"]
+
+    whole = book(limit="1000")
+    assert whole == {**told["data"], "ts": told["ts"], "cts": told["cts"]}, "not before the topic tells it"
+    assert stream.source.take()
+    event = json.loads(stream.encode(0, clock.now))["data"]
+    later = book(limit="1000")
+    assert [later[name] for name in ("u", "seq")] == [event["u"], event["seq"]]
+    assert later["u"] == whole["u"] + 1
+    assert len(later["b"]) > 25
+    assert {len(book()["b"]), len(book(limit="25")["a"])} == {1, 25}
+    assert book(limit="3")["b"] == later["b"][:3]
+
+
+def test_a_book_that_nobody_watches_has_another_number_when_it_has_changed(clock):
+    exchange = Bybit(60, seed=1)
+    query = {"category": "spot", "symbol": "BTCUSDT", "limit": "1000"}
+    first, again = (get(exchange, clock, "/v5/market/orderbook", **query)["result"] for _ in range(2))
+    exchange.by_symbol["BTCUSDT"].step(7919)
+    later = get(exchange, clock, "/v5/market/orderbook", **query)["result"]
+    assert again == first
+    assert later["u"] > first["u"]
+
+
+@pytest.mark.parametrize(
+    "query", [{}, {"symbol": "NOSUCH"}, {"limit": "1001"}, {"limit": "0"}, {"limit": "x"}]
+)
+def test_a_bad_call_for_a_book_is_retcode_10001(exchange, clock, query):
+    symbol = {"symbol": "BTCUSDT"} if "limit" in query else {}
+    body = get(exchange, clock, "/v5/market/orderbook", category="spot", **symbol, **query)
+    assert body["retCode"] == 10001
+
+
+@pytest.mark.parametrize("category", ["inverse", "option"])
+def test_in_categories_that_are_not_played_nothing_is_listed(exchange, clock, category):
+    listed = get(exchange, clock, "/v5/market/instruments-info", category=category)
+    assert listed["result"] == {"category": category, "list": [], "nextPageCursor": ""}
+    tickers = get(exchange, clock, "/v5/market/tickers", category=category)
+    assert tickers["result"] == {"category": category, "list": []}
+    for path in ("recent-trade", "orderbook"):
+        assert get(exchange, clock, f"/v5/market/{path}", category=category)["retCode"] == 10001
+
+
+@pytest.mark.parametrize("query", [{}, {"category": "margin"}, {"category": "spot", "symbol": "NOSUCH"}])
 def test_a_bad_call_is_retcode_10001(exchange, clock, query):
     assert get(exchange, clock, "/v5/market/tickers", **query)["retCode"] == 10001
 

@@ -211,6 +211,12 @@ def test_books_and_trades_are_of_this_market(exchange, clock):
     assert (recent["category"], recent["list"][0]["execId"]) == ("linear", row["i"])
 
 
+def test_the_book_of_rest_is_that_of_the_contract(exchange, clock):
+    _, told = snapshot(exchange, clock, "linear:orderbook.1000.BTCUSDT")
+    book = get(exchange, clock, "orderbook", "category=linear&symbol=BTCUSDT")["result"]
+    assert (book["b"], book["u"]) == (told["data"]["b"][:25], told["data"]["u"])
+
+
 def listed(exchange, clock, query):
     pages, cursor = [], ""
     while not pages or cursor:
