@@ -416,7 +416,11 @@ class BybitMarket(Market):
         answer = decode_rest(self._all_tickers, body, "bybit recent-trade")
         if answer.code != 0 or answer.result is None or answer.result.rows is None:
             raise rest_refusal("bybit recent-trade", answer.code, answer.message)
-        return read_rows(self._past_trade, answer.result.rows, "bybit recent-trade")
+        found = read_rows(self._past_trade, answer.result.rows, "bybit recent-trade")
+        # The newest come first, many of one moment; those of one order have one `seq`.
+        rows = found.items[::-1]
+        rows.sort(key=lambda row: (row.exchange_ns, row.sequence))
+        return Rows(rows, found.problem)
 
     def _past_trade(self, row: msgspec.Raw) -> PastTrade:
         r = self._past_trade_row.decode(row)

@@ -228,9 +228,9 @@ class World:
             _, session, frame = self.under_way.pop(0)
             self.hand_over(session, frame)
 
-    def make(self, count):
+    def make(self, count, apart_ns=NS_PER_MS):
         for _ in range(count):
-            self.mono += NS_PER_MS
+            self.mono += apart_ns
             number = (self.trades[-1].number if self.trades else 1000) + STEPS[self.exchange]
             self.trades.append(Trade(number, self.now_ns))
 
@@ -287,6 +287,18 @@ def test_of_two_legs_each_trade_is_published_once_and_in_order(pair):
         pair.run(NS_PER_S)
     assert pair.published() == pair.numbers()
     assert pair.requests == []
+
+
+def test_what_was_missed_of_one_moment_is_published_in_its_order(lone):
+    lone.trade(3)
+    lone.cut_all()
+    for _ in range(2):
+        lone.make(1)
+        lone.make(3, apart_ns=0)
+    lone.run(2 * NS_PER_S)
+    lone.trade(1)
+    lone.run(3 * NS_PER_S)
+    assert lone.published() == lone.numbers()
 
 
 def test_one_leg_that_is_renewed_costs_nothing(pair):
