@@ -5,6 +5,7 @@ Shapes: https://github.com/Kucoin/kucoin-universal-sdk (spec/) and https://www.k
 
 import json
 from decimal import Decimal
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -342,8 +343,15 @@ def test_the_token_answer(exchange, clock):
         "pingInterval": 18_000,
         "pingTimeout": 10_000,
     }
-    assert answer["data"]["token"].endswith("=="), "it needs care in a URL"
+    assert answer["data"]["token"].endswith("==")
     assert get(exchange, clock, "/api/v1/bullet-public", "GET")[0] == 405
+
+
+def test_a_token_needs_no_encoding_in_a_url(exchange, clock):
+    """As those in the documentation and in examples of clients, some of which put it there as it is."""
+    tokens = [exchange.new_token(clock.now) for _ in range(200)]
+    assert all(dict(parse_qsl(f"token={token}&connectId=1"))["token"] == token for token in tokens)
+    assert all("/" not in token for token in tokens)
 
 
 @pytest.mark.parametrize("token", ["", "made-up"])
