@@ -7,4 +7,4 @@ cdef Py_ssize_t _LEVEL_SIZE, _SIZE_OFFSET, _LEVELS_SIZE_MAX
 
 cpdef list bodies(first_id, last_id, bytes bids, bytes asks)
 @cython.locals(price=double, size=double, is_edge=bint)
-cpdef double edge_of(bytes levels, Py_ssize_t first, Py_ssize_t count, bint is_snapshot) except? -1
+cpdef double edge_of(bytes data, Py_ssize_t start, Py_ssize_t count, bint is_snapshot) except? -1

@@ -116,14 +116,16 @@ def bodies(first_id: int, last_id: int, bids: bytes, asks: bytes) -> list[bytes]
     ]
 
 
-def edge_of(levels: bytes, first: int, count: int, is_snapshot: bool) -> float:
-    """Return the price beyond which nothing is known of a side, of so many levels; 0 if they do not say that."""
+def edge_of(data: bytes, start: int, count: int, is_snapshot: bool) -> float:
+    """Return the price beyond which nothing is known of a side; 0 if it does not say that.
+
+    The side is so many levels as they stand in a record, from there on.
+    """
     if not count:
         return 0.0
-    price = raw.get_f64(levels, first * _LEVEL_SIZE)
-    size = raw.get_f64(levels, first * _LEVEL_SIZE + _SIZE_OFFSET)
+    price, size = raw.get_f64(data, start), raw.get_f64(data, start + _SIZE_OFFSET)
     if size == 0.0 and not is_snapshot:
-        is_edge = count > 1 and raw.get_f64(levels, (first + 1) * _LEVEL_SIZE) == price
+        is_edge = count > 1 and raw.get_f64(data, start + _LEVEL_SIZE) == price
     else:
         is_edge = size == 0.0
     return price if is_edge else 0.0
@@ -135,6 +137,6 @@ def without_edges(record: BookRecord) -> tuple[tuple[BookLevel, ...], tuple[Book
     bids, asks, count = record.bids, record.asks, record.bid_count
     if edge_of(record.levels, 0, count, is_snapshot):
         bids = bids[1:]
-    if edge_of(record.levels, count, record.ask_count, is_snapshot):
+    if edge_of(record.levels, count * LEVEL_SIZE, record.ask_count, is_snapshot):
         asks = asks[1:]
     return bids, asks

@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint16_t
 
 from feedhandler.data cimport book, raw, unpacked
 from feedhandler.data.levels cimport Levels
@@ -7,6 +7,10 @@ from feedhandler.data.levels cimport Levels
 cdef object _BOOK_KIND, _FLAGS_OF, _BookRecord
 cdef Levels _NO_BIDS, _NO_ASKS
 cdef uint8_t _VERSION, _CODE
+cdef uint16_t _NO_CHANGES, _ORIGIN
+cdef Py_ssize_t _FLAGS_OFFSET, _SESSION_OFFSET, _SEQUENCE_OFFSET
+cdef Py_ssize_t _EXCHANGE_NS_OFFSET, _RECV_NS_OFFSET, _PUBLISH_NS_OFFSET
+cdef Py_ssize_t _FIRST_ID_OFFSET, _LAST_ID_OFFSET, _PART_OFFSET, _PARTS_OFFSET
 cdef Py_ssize_t _TOPIC_BYTES_MAX, _VERSION_OFFSET, _KIND_OFFSET, _LEVEL_SIZE, _FIRST_COUNT, _SECOND_COUNT, _SIZE_MIN, _SIZE_MAX
 
 
@@ -30,6 +34,8 @@ cdef class Book:
 
     @cython.locals(is_snapshot=bint)
     cpdef bint apply(self, record) except -1
+    @cython.locals(size=Py_ssize_t, bid_count=Py_ssize_t, ask_count=Py_ssize_t)
+    cpdef bint follow(self, bytes data) except -1
     cpdef bint confirm(self, sequence) except -1
     cpdef bint doubt(self, str reason) except -1
     cdef _begin(self, session, sequence)
@@ -39,5 +45,7 @@ cdef class Book:
     @cython.locals(parts=list)
     cdef bint _take(self, record, bint is_snapshot) except -1
     cdef _note(self, record)
-    @cython.locals(levels=bytes, bid_count=Py_ssize_t, ask_count=Py_ssize_t, edge=double)
-    cdef _set_levels(self, record, bint is_snapshot)
+    @cython.locals(edge=double, asks_start=Py_ssize_t)
+    cdef int _set_levels(
+        self, bytes data, Py_ssize_t start, Py_ssize_t bid_count, Py_ssize_t ask_count, bint is_snapshot
+    ) except -1

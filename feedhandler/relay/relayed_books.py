@@ -11,6 +11,7 @@ from typing import Final
 
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
+from feedhandler.data.contracts import Sink
 from feedhandler.data.errors import DecodeError
 from feedhandler.data.kept_book import DOWN, UNCERTAIN, Book, read
 from feedhandler.data.retransmission import Ring
@@ -23,6 +24,7 @@ WAIT_S: Final = 2.0  # what is lacking for so long is requested: snapshots may b
 PAUSE_S: Final = 15.0  # after snapshots were requested: of 1,000 books they take ten,
 PAUSE_MAX_S: Final = 240.0  # and of one whose feed does not read what is requested they come in any case
 PAST_MAX: Final = 1024  # records that are looked at to make a book of: no ring has more
+_TOPIC_SIZE = wire.TOPIC_SIZE  # for the class: what has a type in the .pxd is not to be had from Python
 
 
 class RelayedBooks:
@@ -75,9 +77,18 @@ class RelayedBooks:
         for book in self._books.values():
             book.suspend(UNCERTAIN)
 
+    def follow(self, message: bytes) -> bool:
+        """Take a message if it is a record that simply follows in its book, as nearly all do; else do nothing."""
+        # hot: `make bench`, books
+        topic = self._topics.get(message[:_TOPIC_SIZE])
+        book = None if topic is None else self._books.get(topic)
+        return book is not None and book.follow(message)
+
     def take(self, message: bytes) -> None:
         """Take a record or condition of a book's topic, from the stream."""
-        padded = message[: wire.TOPIC_SIZE]
+        if self.follow(message):
+            return
+        padded = message[:_TOPIC_SIZE]
         topic = self._topics.get(padded, "")
         try:
             record = read(message, topic)
@@ -152,6 +163,19 @@ class RelayedBooks:
             records.append(record[: wire.size_at(record, 0)])
         for record in reversed(records):
             book.apply(record)
+
+
+class BooksFirst(Sink):
+    """Hands on what does not simply follow in its book."""
+
+    def __init__(self, books: RelayedBooks, rest: Callable[[bytes], object]) -> None:
+        self._books = books
+        self._rest = rest
+
+    def take(self, data: bytes) -> None:
+        # hot: `make bench`, books
+        if not self._books.follow(data):
+            self._rest(data)
 
 
 class SnapshotRequests:

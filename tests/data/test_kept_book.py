@@ -2,6 +2,7 @@
 
 import math
 import random
+import struct
 
 import pytest
 from book_market import TOPIC, Market, Stream, check, condition, packed
@@ -357,13 +358,41 @@ def test_its_sides_are_had_as_arrays_of_their_own(kept):
     assert len(Book().bids_array()) == 0
 
 
+def state_of(kept):
+    """Return all that it says, and what the next record has to follow."""
+    names = (
+        "topic",
+        "session",
+        "sequence",
+        "seen",
+        "last_id",
+        "exchange_ns",
+        "recv_ns",
+        "publish_ns",
+        "origin",
+    )
+    values = [getattr(kept, name) for name in names]
+    return *values, kept.reason, kept.has_base, kept.is_stale, kept.bids[:], kept.asks[:], repr(kept.known_to)
+
+
+def test_a_record_that_follows_and_is_damaged_makes_it_invalid(kept):
+    """As taken whole, so taken as it was sent."""
+    level = struct.pack("<2d", math.nan, 1.0)
+    following = wire.pack(record(11, 1001, bids=[(100.0, 1.0)]))
+    assert kept.follow(following[: -len(level)] + level)
+    assert (kept.reason, kept.seen, len(kept.bids)) == (kept_book.DAMAGED, 11, 0)
+
+
 @pytest.mark.parametrize("seed", seeds(60))
 def test_whatever_happens_to_its_records_it_is_right_or_not_valid(seed):
-    """Lost, repeated, in another order, of another session, damaged, and conditions among them."""
+    """Lost, repeated, in another order, of another session, damaged, and conditions among them.
+
+    One that takes what follows as it was sent is the same.
+    """
     rng = random.Random(seed)
     market = Market(rng, levels=rng.choice((5, 40, 200)))
-    stream, kept = Stream(market), Book()
-    valid = 0
+    stream, kept, follower = Stream(market), Book(), Book()
+    valid = followed = 0
     delayed = []
     for _ in range(400):
         draw = rng.random()
@@ -394,5 +423,11 @@ def test_whatever_happens_to_its_records_it_is_right_or_not_valid(seed):
             for _ in range(1 + (rng.random() < 0.02)):
                 kept.apply(message)
                 check(kept, market)
+                if follower.follow(message):
+                    followed += 1
+                else:
+                    follower.apply(message)
+                assert state_of(follower) == state_of(kept)
         valid += kept.is_valid
     assert valid > 20
+    assert followed > 20
