@@ -18,7 +18,7 @@ from feedhandler.data.errors import DecodeError
 from feedhandler.data.ticker import TICKER
 from feedhandler.exchanges.arbitration import LINES_MAX, Line
 from feedhandler.exchanges.base import Control, Market
-from feedhandler.exchanges.full_book import FullBookState
+from feedhandler.exchanges.full_book import NOBODY, FullBookState
 from feedhandler.exchanges.state import State
 from feedhandler.recordings.traffic import Item
 
@@ -224,6 +224,14 @@ class Carrier:
                 base = msgspec.structs.replace(base, limit=kept.limit)
                 if state.offer([line], base, recv_ns, self._emit):
                     return
+        self._adopt(state, line)
+
+    def _adopt(self, state: FullBookState, line: int) -> None:
+        """A line without a book begins as the one that is ahead of all, as in a feed, which requests none then."""
+        if self.market.base_levels and not state.lines[line].is_known:
+            foremost = state.foremost(range(LINES_MAX))
+            if foremost != NOBODY:
+                state.adopt(line, foremost, self._emit)
 
     # --- lines
 
@@ -256,8 +264,16 @@ class Carrier:
             taken[index] -= 1
             if not taken[index]:
                 for state in self._states_of(native):
+                    if isinstance(state, FullBookState):
+                        self._hand_on(state, index)
                     state.release(index)
                     self._settle(state)
+
+    def _hand_on(self, state: FullBookState, line: int) -> None:
+        """Have the other lines that carry a book be where one is that is about to end."""
+        for other in self.lines_of(state.native):
+            self._adopt(state, other)
+        state.hand_on(line, self._emit)
 
     def lines_of(self, native: str) -> list[int]:
         """Return the lines of a symbol that are connections."""

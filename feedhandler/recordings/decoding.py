@@ -270,6 +270,8 @@ class Decoding:
         records: list[bytes] = []
         for each in connection.all():
             if each.carrier is not None:
+                for native in each.lines:  # others have subscribed to it, and had nothing of it yet
+                    self._subscribed(each.carrier, native)
                 each.carrier.close(each)
                 records += each.carrier.take_records()
         return Decoded(connection.where, carrier.market, records=records)

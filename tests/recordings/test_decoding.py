@@ -279,6 +279,27 @@ def test_a_connection_that_begins_anew_has_no_book(tmp_path):
     assert not any(each.has_lost for each in found)
 
 
+@pytest.mark.parametrize("has_spoken", [True, False])
+def test_a_connection_that_takes_over_has_the_book_of_the_one_before_it(tmp_path, has_spoken):
+    """As in the feed, which requests no other base then. What it subscribes to need not have changed yet."""
+    asked = json.dumps({"method": "SUBSCRIBE", "params": ["btcusdt@depth@100ms"], "id": 1})
+    lines = [base(100), opened(BINANCE), *FRAMES, opened(BINANCE, "b"), line("send", conn="b", data=asked)]
+    lines += [received(changes(104, 104), "b")] * has_spoken
+    lines += [received(changes(104, 104)), line("close"), received(changes(105, 105), "b")]
+    found = [r for r in records(decoded(tmp_path, lines)) if r.kind == wire.BOOK]
+    assert [r.last_id for r in found] == [100, 101, 102, 103, 104, 104, 105]
+    assert not any(r.flags & wire.INVALID for r in found)
+
+
+def test_a_line_that_began_beside_another_leads_when_that_has_a_gap(tmp_path):
+    lines = [base(100), opened(BINANCE), *FRAMES, opened(BINANCE, "b")]
+    lines += [received(changes(104, 104), conn) for conn in "cb"]
+    lines += [received(changes(110, 110)), received(changes(105, 105), "b")]
+    found = [r for r in records(decoded(tmp_path, lines)) if r.kind == wire.BOOK]
+    assert [r.last_id for r in found] == [100, 101, 102, 103, 104, 104, 105]
+    assert not any(r.flags & wire.INVALID for r in found)
+
+
 def test_a_connection_that_is_repeated_goes_on(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join([base(100), opened(BINANCE), *FRAMES]))
