@@ -10,6 +10,7 @@ from world import HEALS_S
 
 from feedhandler.data import wire
 from feedhandler.data.book import BOOK
+from feedhandler.data.ticker import TICKER
 from feedhandler.data.units import NS_PER_S
 from feedhandler.exchanges import EXCHANGES
 from feedhandler.merger.merge import TICK_NS
@@ -74,13 +75,20 @@ def is_well(feed):
 
 
 def is_settled(session, now):
-    subscriptions = session.subscriptions
-    books = [state for state in subscriptions.states.values() if state.kind == BOOK.name]
+    """True once it has begun, and what is quiet since before is known to be so on this connection as well."""
+    subscriptions, line = session.subscriptions, session.line.index
+    states = subscriptions.states.values()
     return (
         not session.condition
         and subscriptions.is_acknowledged
         and now - session.opened_mono_ns > SETTLES_NS
-        and all(state.lines[session.line.index].is_known for state in books)
+        and all(state.lines[line].is_known for state in states if state.kind == BOOK.name)
+        and all(
+            state.channels[channel].is_kept(line)
+            for state in states
+            if state.kind == TICKER.name and state.recv_ns
+            for channel in range(len(session.market.topics("", TICKER.name)))
+        )
     )
 
 
