@@ -12,7 +12,8 @@ Not in the documentation, reported from the live exchange: errors come nested un
 stream name is answered and then disconnected, a well-formed unknown one is acknowledged and silent; too
 many messages end in close code 1008 (https://github.com/binance/binance-connector-js/issues/530); a
 subscribe message beyond 4096 bytes is ignored (https://github.com/JKorf/Binance.Net/issues/884).
-Not played: kline, aggTrade and rolling-window streams. They are acknowledged and silent.
+The trades of one order at one price come merged as `aggTrade`.
+Not played: kline and rolling-window streams. They are acknowledged and silent.
 """
 
 import re
@@ -31,6 +32,9 @@ from feedhandler.sim.binance_linear import (
     ConnectionRules,
     EncodeEvent,
     Entrance,
+    MergedFills,
+    MergedTrade,
+    MergedTradeSource,
     combinable,
     error,
     percent_of,
@@ -71,6 +75,8 @@ from feedhandler.sim.sources import ChangeSource, TradeSource
 PLACES = 8  # every price and size is printed with eight decimals
 DAY_MS = 86_400_000
 TRADES_WEIGHT = 25
+AGG_TRADES_WEIGHT = 4
+ORDER_NS = 1  # trades of one order are of one moment
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 _INTERVALS = "1s|1m|3m|5m|15m|30m|1h|2h|4h|6h|8h|12h|1d|3d|1w|1M"
 _KINDS = rf"""
@@ -124,6 +130,7 @@ class Binance(Exchange):
         self.linear = BinanceContracts(self, seed, self.rules.linear)
         self.other_instruments = [*self.linear.instruments, *self.linear.indexes]
         self.by_symbol_of = {LINEAR: self.linear.by_symbol}
+        self._merged: dict[int, MergedFills] = {}  # by rank
 
     def find(self, symbol: str) -> Instrument | None:
         market, _, named = symbol.rpartition(":")
@@ -212,6 +219,10 @@ class Binance(Exchange):
             trades = TradeSource(instrument.order_book())
             encode = combinable(topic, _trade(instrument, trades))
             return DataStream(topic, instrument, encode, is_trade=True, source=trades)
+        if kind == "aggTrade":
+            merged = MergedTradeSource(self.merged(instrument))
+            encode = combinable(topic, _agg_trade(instrument, merged))
+            return DataStream(topic, instrument, encode, is_trade=True, source=merged)
         if kind == "ticker":
             return DataStream(
                 topic, instrument, combinable(topic, _ticker(instrument)), regular_every_ns=NS_PER_S
@@ -221,6 +232,13 @@ class Binance(Exchange):
             return DataStream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
         match = _DEPTH.fullmatch(kind)
         return None if match is None else _depth_stream(topic, instrument, match)
+
+    def merged(self, each: Instrument) -> MergedFills:
+        """Return the trades as they are merged, from when they are wanted first."""
+        found = self._merged.get(each.index)
+        if found is None:
+            found = self._merged[each.index] = MergedFills(each.order_book(), ORDER_NS)
+        return found
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         return too_many(status, self.rules.weight_per_minute, retry_after_s, now)
@@ -486,6 +504,27 @@ def _trade(instrument: Instrument, trades: TradeSource) -> EncodeEvent:
         )
 
     return encode
+
+
+def _agg_trade(instrument: Instrument, merged: MergedTradeSource) -> EncodeEvent:
+    template = b'{"e":"aggTrade","E":%%d,"s":%s,%%b}' % _json_symbol(instrument)
+
+    def encode(variant: int, now: Now) -> bytes:
+        return template % (_time(variant, now), _merged_trade(instrument, merged.message, variant))
+
+    return encode
+
+
+def _merged_trade(instrument: Instrument, merged: MergedTrade, variant: int) -> bytes:
+    return b'"a":%d,"p":"%b","q":"%b","f":%d,"l":%d,"T":%d,"m":%b,"M":true' % (
+        merged.number,
+        _price(instrument, merged.price),
+        _size(instrument, merged.size),
+        merged.first_id,
+        merged.last_id,
+        _in_unit(variant, merged.unix_ns),
+        b"true" if merged.is_sell else b"false",
+    )
 
 
 def _depth_stream(topic: str, instrument: Instrument, match: "re.Match[str]") -> DataStream:
@@ -877,12 +916,11 @@ def _depth(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
 
 def _limit(request: HttpRequest, usual: int, most: int) -> int | HttpAnswer:
     """Read `limit`; more than `most` counts as that."""
-    text = request.one("limit")
-    if text is None:
+    limit = _number(request, "limit")
+    if limit is None:
         return usual
-    if not text.isascii() or not text.isdigit():
-        return error(-1100, "Illegal characters found in parameter 'limit'; legal range is '^[0-9]{1,20}$'.")
-    limit = int(text[:20])
+    if isinstance(limit, HttpAnswer):
+        return limit
     return min(limit, most) if limit else error(-1130, "Data sent for parameter 'limit' is not valid.")
 
 
@@ -891,15 +929,48 @@ def _recent_trades(exchange: Binance, request: HttpRequest, now: Now) -> _Weighe
 
 
 def _old_trades(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
-    text = request.one("fromId")
+    from_id = _number(request, "fromId")
+    if isinstance(from_id, HttpAnswer):
+        return _Weighed(from_id, TRADES_WEIGHT)
+    return _Weighed(_trades_from(exchange, request, from_id), TRADES_WEIGHT)
+
+
+def _number(request: HttpRequest, name: str) -> int | HttpAnswer | None:
+    """Read a number, None if it is not there."""
+    text = request.one(name)
     if text is None:
-        return _recent_trades(exchange, request, now)
+        return None
     if not text.isascii() or not text.isdigit():
-        refusal = error(
-            -1100, "Illegal characters found in parameter 'fromId'; legal range is '^[0-9]{1,20}$'."
+        return error(
+            -1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'."
         )
-        return _Weighed(refusal, TRADES_WEIGHT)
-    return _Weighed(_trades_from(exchange, request, int(text[:20])), TRADES_WEIGHT)
+    return int(text[:20])
+
+
+def _agg_trades(exchange: Binance, request: HttpRequest, now: Now) -> _Weighed:
+    """Merged trades from an id or a time on, or the newest; the oldest first."""
+    return _Weighed(_merged_from(exchange, request, now), AGG_TRADES_WEIGHT)
+
+
+def _merged_from(exchange: Binance, request: HttpRequest, now: Now) -> HttpAnswer:
+    numbers = []
+    for name, usual in (("fromId", 0), ("startTime", 0), ("endTime", 2**63)):
+        number = _number(request, name)
+        if isinstance(number, HttpAnswer):
+            return number
+        numbers.append(usual if number is None else number)
+    limit = _limit(request, 500, 1000)
+    if isinstance(limit, HttpAnswer):
+        return limit
+    each = exchange.one(request)
+    if isinstance(each, HttpAnswer):
+        return each
+    first, begin_ms, end_ms = numbers
+    found = exchange.merged(each).read(first, begin_ms, end_ms, limit, now)
+    variant = MICROSECOND if _is_micro(request) else 0
+    return HttpAnswer(
+        body=b"[%b]" % b",".join([b"{%b}" % _merged_trade(each, one, variant) for one in found])
+    )
 
 
 def _trades_from(exchange: Binance, request: HttpRequest, from_id: int | None) -> HttpAnswer:
@@ -942,6 +1013,7 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v3/depth": (frozenset({"symbol", "limit", "symbolStatus"}), _depth),
     "/api/v3/trades": (frozenset({"symbol", "limit"}), _recent_trades),
     "/api/v3/historicalTrades": (frozenset({"symbol", "limit", "fromId"}), _old_trades),
+    "/api/v3/aggTrades": (frozenset({"symbol", "limit", "fromId", "startTime", "endTime"}), _agg_trades),
     "/api/v3/ticker/24hr": (frozenset({"symbol", "symbols", "type"}), _day_tickers),
     "/api/v3/ticker/bookTicker": (frozenset({"symbol", "symbols"}), _book_tickers),
     "/api/v3/ticker/price": (frozenset({"symbol", "symbols"}), _last_prices),

@@ -265,7 +265,7 @@ class BinanceContracts:
         """Return the trades as they are merged, from when they are wanted first."""
         found = self._merged.get(symbol_of(each))
         if found is None:
-            found = self._merged[symbol_of(each)] = MergedFills(each.order_book())
+            found = self._merged[symbol_of(each)] = MergedFills(each.order_book(), MERGED_NS)
         return found
 
     def stream(self, name: str) -> DataStream | None:
@@ -380,9 +380,10 @@ class MergedTrade(msgspec.Struct):
 
 
 class MergedFills:
-    """The trades of one contract, merged; a log of its book. What has been read is not added to any more."""
+    """The trades of one book, merged if they are less than so long apart; what was read is not added to."""
 
-    def __init__(self, book: OrderBook) -> None:
+    def __init__(self, book: OrderBook, within_ns: int) -> None:
+        self._within_ns = within_ns
         self.kept: deque[MergedTrade] = deque(maxlen=MERGED_KEPT)
         self.logs: list[list[MergedTrade]] = []
         self._next = book.fills[0].trade_id // 2
@@ -396,7 +397,7 @@ class MergedFills:
         if (
             newest is not None
             and (newest.price, newest.is_sell) == (fill.price, fill.is_sell)
-            and fill.unix_ns - newest.unix_ns < MERGED_NS
+            and fill.unix_ns - newest.unix_ns < self._within_ns
         ):
             newest.last_id, newest.size = fill.trade_id, newest.size + fill.size
             return
@@ -412,6 +413,16 @@ class MergedFills:
     def close(self) -> None:
         """What there is now is read."""
         self._is_open = False
+
+    def read(self, first: int, begin_ms: int, end_ms: int, limit: int, now: Now) -> list[MergedTrade]:
+        """Return so many from a number and a time on, or the newest; the oldest first."""
+        self.close()
+        found = [
+            trade
+            for trade in self.kept
+            if trade.number >= first and begin_ms <= _time(trade.unix_ns, now) <= end_ms
+        ]
+        return found[:limit] if first or begin_ms else found[-limit:]
 
 
 class MergedTradeSource:
@@ -914,19 +925,12 @@ def _agg_trades(market: BinanceContracts, request: HttpRequest, now: Now) -> Htt
         return each
     if not 0 < limit <= 1000:
         return _bad("limit")
-    merged = market.merged(each)
-    merged.close()
     first, begin_ms = _number(request, "fromId", 0), _number(request, "startTime", 0)
     end_ms = _number(request, "endTime", 2**63)
     if min(first, begin_ms, end_ms) < 0:
         return _bad("fromId, startTime or endTime")
-    found = [
-        trade
-        for trade in merged.kept
-        if trade.number >= first and begin_ms <= _time(trade.unix_ns, now) <= end_ms
-    ]
-    chosen = found[:limit] if first or begin_ms else found[-limit:]
-    return _rows([b"{%b}" % _merged_trade(each, trade, now) for trade in chosen])
+    found = market.merged(each).read(first, begin_ms, end_ms, limit, now)
+    return _rows([b"{%b}" % _merged_trade(each, trade, now) for trade in found])
 
 
 def _rows(rows: list[bytes]) -> HttpAnswer:

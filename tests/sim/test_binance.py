@@ -504,7 +504,7 @@ def test_a_book_costs_what_it_is_deep(clock, limit, weight, levels):
 
 
 def test_books_and_trades_that_cannot_be_had(exchange, clock):
-    for path in ("depth", "trades", "historicalTrades"):
+    for path in ("depth", "trades", "historicalTrades", "aggTrades"):
         assert get(exchange, clock, f"/api/v3/{path}")[1]["code"] == -1102
         assert get(exchange, clock, f"/api/v3/{path}", symbol="")[1]["code"] == -1102
         assert get(exchange, clock, f"/api/v3/{path}", symbol="NOSUCH")[1]["code"] == -1121
@@ -512,6 +512,10 @@ def test_books_and_trades_that_cannot_be_had(exchange, clock):
         assert get(exchange, clock, f"/api/v3/{path}", symbol="BTCUSDT", limit="0")[1]["code"] == -1130
         assert get(exchange, clock, f"/api/v3/{path}", symbol="BTCUSDT", at="1")[1]["code"] == -1104
     assert get(exchange, clock, "/api/v3/historicalTrades", symbol="BTCUSDT", fromId="x")[1]["code"] == -1100
+    for name in ("fromId", "startTime", "endTime"):
+        _, refused = get(exchange, clock, "/api/v3/aggTrades", symbol="BTCUSDT", **{name: "-1"})
+        assert refused["code"] == -1100
+        assert name in refused["msg"]
     assert get(exchange, clock, "/api/v3/depth", symbol="BTCUSDT", symbolStatus="HALT")[1]["code"] == -1220
     _, halted = get(exchange, clock, "/api/v3/depth", symbol="HALTEDUSDT", symbolStatus="HALT")
     assert (halted["bids"], halted["asks"]) == ([], [])
@@ -535,6 +539,40 @@ def test_trades_of_rest_are_those_of_the_stream(clock):
     assert [row["id"] for row in old] == [event["t"] for event in said[100:103]]
     _, some = get(exchange, clock, "/api/v3/historicalTrades", symbol="BTCUSDT")
     assert [row["id"] for row in some] == [event["t"] for event in said[-500:]]
+
+
+def test_the_trades_of_one_order_at_one_price_come_merged(clock):
+    exchange = Binance(50, seed=1)
+    single, merged = (exchange.stream(f"btcusdt@{kind}") for kind in ("trade", "aggTrade"))
+    instrument = exchange.by_symbol["BTCUSDT"]
+    trades, events = [], []
+    for stream in (single, merged):
+        stream.source.start()
+    for _ in range(40):
+        instrument.burst(20, clock.pass_s(0.05).unix_ns)
+        for stream, said in ((single, trades), (merged, events)):
+            while stream.source.take():
+                said.append(json.loads(stream.encode(0, clock.now)))
+    assert len(events) < len(trades) == 800
+    assert [event["a"] for event in events] == list(range(events[0]["a"], events[0]["a"] + len(events)))
+    by_id = {trade["t"]: trade for trade in trades}
+    for event in events:
+        of = [by_id.pop(number) for number in range(event["f"], event["l"] + 1)]
+        assert {(one["p"], one["m"], one["T"]) for one in of} == {(event["p"], event["m"], event["T"])}
+        assert sum(Decimal(one["q"]) for one in of) == Decimal(event["q"])
+    assert not by_id
+
+    _, newest = get(exchange, clock, "/api/v3/aggTrades", symbol="BTCUSDT", limit="3")
+    names = ("a", "p", "q", "f", "l", "T", "m", "M")
+    assert newest == [{name: event[name] for name in names} for event in events[-3:]]
+    _, some = get(
+        exchange, clock, "/api/v3/aggTrades", symbol="BTCUSDT", fromId=str(events[5]["a"]), limit="2"
+    )
+    assert [row["a"] for row in some] == [event["a"] for event in events[5:7]]
+    begin, end = str(events[9]["T"]), str(events[-1]["T"] - 1)
+    query = {"symbol": "BTCUSDT", "startTime": begin, "endTime": end, "limit": "1000"}
+    _, between = get(exchange, clock, "/api/v3/aggTrades", **query)
+    assert [row["a"] for row in between] == [e["a"] for e in events if int(begin) <= e["T"] <= int(end)]
 
 
 def test_unknown_paths_and_methods(exchange, clock):

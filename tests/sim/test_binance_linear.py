@@ -260,7 +260,7 @@ def test_trades_of_one_price_and_side_are_merged_and_numbered(exchange, clock):
 
 def test_what_was_read_is_not_added_to(exchange, clock):
     book = exchange.linear.by_symbol[NATIVE].order_book()
-    merged = MergedFills(book)
+    merged = MergedFills(book, MERGED_NS)
     [fill] = book.fills
     for number in range(3):
         merged.append(fill._replace(trade_id=fill.trade_id + 1 + number, unix_ns=5))

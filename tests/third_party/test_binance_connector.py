@@ -74,12 +74,15 @@ def test_books_and_trades(binance):
         client.diff_book_depth(symbol="btcusdt", speed=100)
         client.partial_book_depth(symbol="btcusdt", level=20, speed=100)
         client.trade(symbol="btcusdt")
+        client.agg_trade(symbol="btcusdt")
         deltas = [first(received, is_of("btcusdt@depth@100ms"))["data"] for _ in range(5)]
         tops = [first(received, is_of("btcusdt@depth20@100ms"))["data"] for _ in range(5)]
         trades = [first(received, is_of("btcusdt@trade"))["data"] for _ in range(5)]
         base = rest.depth("BTCUSDT", limit=1000)
         known = rest.historical_trades("BTCUSDT", fromId=trades[0]["t"], limit=5)
         newest = rest.trades("BTCUSDT", limit=10)
+        merged = first(received, is_of("btcusdt@aggTrade"))["data"]
+        [again] = rest.agg_trades("BTCUSDT", fromId=merged["a"], limit=1)
     finally:
         client.stop()
         rest.session.close()
@@ -91,6 +94,7 @@ def test_books_and_trades(binance):
     assert [len(book["bids"]) for book in (tops[0], base)] == [20, 1000]
     assert [trade["id"] for trade in known] == [trade["t"] for trade in trades]
     assert [trade["price"] for trade in known] == [trade["p"] for trade in trades]
+    assert again.items() <= merged.items()
     assert newest[-1]["id"] >= known[-1]["id"]
     binance.assert_well_behaved()
 
