@@ -945,6 +945,7 @@ _ENDPOINTS: dict[str, _Endpoint] = {
     "/api/v1/bullet-public": _Endpoint("POST", "public", 10, _public_bullet),
     "/api/v1/timestamp": _Endpoint("GET", "public", 3, _timestamp),
     "/api/v1/status": _Endpoint("GET", "public", 3, _status),
+    "/api/v1/symbols": _Endpoint("GET", "public", 4, _symbols),  # older clients begin with it
     "/api/v2/symbols": _Endpoint("GET", "public", 4, _symbols),
     "/api/v2/symbols/": _Endpoint("GET", "public", 4, _one_symbol),
     "/api/v1/market/allTickers": _Endpoint("GET", "public", 15, _all_tickers),

@@ -408,6 +408,7 @@ def test_symbols(exchange, clock):
     assert by_symbol["HALTED-USDT"]["enableTrading"] is False
     _, some = get(exchange, clock, "/api/v2/symbols", market="BTC")
     assert {each["quoteCurrency"] for each in some["data"]} == {"BTC"}
+    assert get(exchange, clock, "/api/v1/symbols") == (200, answer), "the list of before is still there"
 
 
 def test_all_tickers_have_strings_and_no_open(exchange, clock):
