@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from feedhandler.data import wire
 from feedhandler.data.rest import RestRequest
 from feedhandler.data.status import Phase
 from feedhandler.data.units import NS_PER_S
@@ -33,6 +34,7 @@ REPEATS_MAX: Final = 16  # snapshots at one call: 1 MB
 REQUESTED_NS: Final = 10 * NS_PER_S  # between two snapshots of one book that somebody requests
 BEHIND_NS: Final = NS_PER_S  # a line that stands still for so long, while another goes on, has failed
 LACKS_NS: Final = 2 * NS_PER_S  # for so long a line waits to begin as another is
+REPLAYED_NS: Final = NS_PER_S  # and, in a replay, for its first changes
 AGAIN_NS: Final = NS_PER_S // 2  # after a base that was of no use; doubling,
 AGAIN_SHIFT_MAX: Final = 6  # up to 32 s
 SUBSCRIBE_AGAIN_NS: Final = 10 * NS_PER_S  # after a subscription that brought no base; doubling
@@ -233,8 +235,10 @@ class Bases:
         if state.leader != NOBODY:
             return waited_ns >= LACKS_NS
         has_changes = any(state.channels[0].heard_ns(session.line.index) for session in lacking)
-        # A base is of no use that lags behind a line's first changes. Without any nothing tells that it does.
-        return has_changes or waited_ns >= self.market.base_lag_s * NS_PER_S
+        # A base is of no use that lags behind a line's first changes. Without any nothing tells that it does; but
+        # that of a replay is as what is replayed, all of which may have come before such a time has passed.
+        lag_ns = REPLAYED_NS if state.base_flags & wire.REPLAY else int(self.market.base_lag_s * NS_PER_S)
+        return has_changes or waited_ns >= lag_ns
 
     def _lacking(self, state: FullBookState, running: Sequence[Session]) -> list[Session]:
         """Return the connections that have subscribed to a book, and do not know it."""

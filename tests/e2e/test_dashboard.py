@@ -216,7 +216,11 @@ def test_of_a_perpetual_basis_funding_open_interest_and_liquidations_are_shown(p
     extra = {name: f"kinds = {json.dumps(kinds)}" for name in ("okx", "kucoin")}
     extra["kucoin"] = extra["kucoin"].replace(', "liquidation"', "")  # it has no channel of them
     other = Stack(
-        tmp_path, exchanges=("okx", "kucoin"), symbols=("BTC/USDT", PERPETUAL), rate=100, extra=extra
+        tmp_path,
+        exchanges=("okx", "kucoin"),
+        symbols=("BTC/USDT", PERPETUAL),
+        sim="busiest_per_s = 50",  # at a known rate liquidations are spread over all contracts
+        extra=extra,
     )
     here = page.driver.current_url
     try:

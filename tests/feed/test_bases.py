@@ -146,7 +146,7 @@ def texts(levels):
 class World:
     """An exchange with one symbol, its REST host, and a feed of some legs; what becomes of its records."""
 
-    def __init__(self, exchange, legs=2, seed=1):
+    def __init__(self, exchange, legs=2, seed=1, flags=wire.SIMULATED):
         self.rng = random.Random(seed)
         self.name, self.native = exchange, SYMBOLS[exchange]
         self.exchange = Exchange(exchange, self.rng)
@@ -163,7 +163,7 @@ class World:
         self.is_reachable = self.has_rest = True
         self.rest_lag = 0
         self.chance = {}  # of faults, by name
-        (self.state,) = self.market.add([self.native], wire.SIMULATED, "book")
+        (self.state,) = self.market.add([self.native], flags, "book")
         self.legs = Legs(
             self.market,
             [self.state],
@@ -480,7 +480,6 @@ def test_a_line_begins_with_the_book_that_is_ahead_not_with_that_of_a_leader_whi
     assert world.state.lines[begins.line.index].last_id == newest
 
 
-@pytest.mark.long
 def begun_while_a_change_is_under_way(exchange):
     """Return a world at rest, a line with a change that another one, which began later, does not get, and that."""
     world = World(exchange)
@@ -523,6 +522,13 @@ def test_a_quiet_book_does_not_begin_with_what_rest_had_seconds_ago():
     assert world.book.last_id == world.exchange.number
 
 
+def test_a_quiet_book_of_a_replay_is_there_before_the_replay_may_be_over():
+    world = World("kucoin", legs=1, flags=wire.REPLAY)
+    world.run(2, is_quiet=True)
+    assert world.book.is_valid
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("exchange", SYMBOLS)
 def test_a_quiet_book_is_quiet_and_is_repeated(exchange):
     world = World(exchange, legs=1)
