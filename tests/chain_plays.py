@@ -109,8 +109,12 @@ def settle(chain):
         for native in market.listed:  # what a quiet one said between two subscriptions is not said again
             market.say(native)
         for tape in market.tapes.values():
-            for _ in range(100):  # until there is something new among the best levels
-                if market.trade(tape):
+            count, is_new = len(tape.trades), False
+            for _ in range(
+                100
+            ):  # until there is something new among the best levels, and a trade that shows a gap
+                is_new = market.trade(tape) or is_new
+                if is_new and len(tape.trades) > count:
                     break
     chain.run(2)
     for subscriber in (chain.first, chain.second):
