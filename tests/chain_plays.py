@@ -110,9 +110,8 @@ def settle(chain):
             market.say(native)
         for tape in market.tapes.values():
             count, is_new = len(tape.trades), False
-            for _ in range(
-                100
-            ):  # until there is something new among the best levels, and a trade that shows a gap
+            # Until there is something new among the best levels, and a trade that shows a gap.
+            for _ in range(100):
                 is_new = market.trade(tape) or is_new
                 if is_new and len(tape.trades) > count:
                     break

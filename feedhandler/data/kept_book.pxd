@@ -14,8 +14,9 @@ cdef Py_ssize_t _FIRST_ID_OFFSET, _LAST_ID_OFFSET, _PART_OFFSET, _PARTS_OFFSET
 cdef Py_ssize_t _TOPIC_BYTES_MAX, _VERSION_OFFSET, _KIND_OFFSET, _LEVEL_SIZE, _FIRST_COUNT, _SECOND_COUNT, _SIZE_MIN, _SIZE_MAX
 
 
-@cython.locals(size=Py_ssize_t)
 cpdef read(bytes data, str topic)
+@cython.locals(size=Py_ssize_t)
+cdef bint _is_whole(bytes data) except -1
 
 
 @cython.final
@@ -34,7 +35,7 @@ cdef class Book:
 
     @cython.locals(is_snapshot=bint)
     cpdef bint apply(self, record) except -1
-    @cython.locals(size=Py_ssize_t, bid_count=Py_ssize_t, ask_count=Py_ssize_t)
+    @cython.locals(bid_count=Py_ssize_t, ask_count=Py_ssize_t, flags=uint16_t)
     cpdef bint follow(self, bytes data) except -1
     cpdef bint confirm(self, sequence) except -1
     cpdef bint doubt(self, str reason) except -1
@@ -44,7 +45,7 @@ cdef class Book:
     cdef bint _continues(self, record) except -1
     @cython.locals(parts=list)
     cdef bint _take(self, record, bint is_snapshot) except -1
-    cdef _note(self, record)
+    cdef _note(self, sequence, last_id, uint16_t flags)
     @cython.locals(edge=double, asks_start=Py_ssize_t)
     cdef int _set_levels(
         self, bytes data, Py_ssize_t start, Py_ssize_t bid_count, Py_ssize_t ask_count, bint is_snapshot

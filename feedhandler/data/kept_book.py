@@ -60,18 +60,21 @@ class Best(NamedTuple):
 
 def read(data: bytes, topic: str) -> wire.Record:
     """Return the record that these bytes are, as `wire.unpack` does; topic is its own, as text, if it is known."""
+    if topic and _is_whole(data) and not raw.get_u8(data, _TOPIC_BYTES_MAX):
+        return unpacked.book(_BookRecord, topic, _BOOK_KIND, _FLAGS_OF, data, 0, len(data))
+    return wire.unpack(data)
+
+
+def _is_whole(data: bytes) -> bool:
+    """True for a book's record, as long as it says that it is."""
     size = len(data)
-    if (
-        topic
-        and _SIZE_MIN <= size <= _SIZE_MAX
+    return (
+        _SIZE_MIN <= size <= _SIZE_MAX
         and raw.get_u8(data, _KIND_OFFSET) == _CODE
         and raw.get_u8(data, _VERSION_OFFSET) == _VERSION
-        and not raw.get_u8(data, _TOPIC_BYTES_MAX)
         and size
         == _SIZE_MIN + (raw.get_u16(data, _FIRST_COUNT) + raw.get_u16(data, _SECOND_COUNT)) * _LEVEL_SIZE
-    ):
-        return unpacked.book(_BookRecord, topic, _BOOK_KIND, _FLAGS_OF, data, 0, size)
-    return wire.unpack(data)
+    )
 
 
 class Book:
@@ -200,46 +203,35 @@ class Book:
         return self._take(record, is_snapshot)
 
     def follow(self, data: bytes) -> bool:
-        """Take a record as it was sent, if it is one that has changes alone, whole, which follow; else do nothing.
+        """Take the topic's next record as it was sent, if it has changes alone that follow; else do nothing.
 
         What `apply` would do with it, without the object: False says that it is a case for that.
         """
         # hot: `make bench`, the relay
-        size = len(data)
-        if (
-            not _SIZE_MIN <= size <= _SIZE_MAX
-            or raw.get_u8(data, _KIND_OFFSET) != _CODE
-            or raw.get_u8(data, _VERSION_OFFSET) != _VERSION
-            or raw.get_u16(data, _FLAGS_OFFSET) & _NO_CHANGES
-            or raw.get_u16(data, _PARTS_OFFSET) != 1
-            or raw.get_u16(data, _PART_OFFSET)
-        ):
+        if not self._has_base or self._parts or not _is_whole(data):
             return False
-        bid_count, ask_count = raw.get_u16(data, _FIRST_COUNT), raw.get_u16(data, _SECOND_COUNT)
+        flags = raw.get_u16(data, _FLAGS_OFFSET)
         sequence, last_id = raw.get_u64(data, _SEQUENCE_OFFSET), raw.get_u64(data, _LAST_ID_OFFSET)
         if (
-            size != _SIZE_MIN + (bid_count + ask_count) * _LEVEL_SIZE
-            or not self._has_base
-            or self._parts
+            flags & _NO_CHANGES
+            or raw.get_u16(data, _PARTS_OFFSET) != 1
+            or raw.get_u16(data, _PART_OFFSET)
             or raw.get_u32(data, _SESSION_OFFSET) != self.session
             or sequence != self._seen + 1
             or not raw.get_u64(data, _FIRST_ID_OFFSET) <= self.last_id + 1 <= last_id
         ):
             return False
         self._seen = sequence
+        bid_count, ask_count = raw.get_u16(data, _FIRST_COUNT), raw.get_u16(data, _SECOND_COUNT)
         try:
             self._set_levels(data, _SIZE_MIN, bid_count, ask_count, False)
         except (DecodeError, IndexError):
             self.doubt(DAMAGED)
             return True
-        self.last_id = last_id
-        self.reason = ""
-        self.is_stale = False
-        self.origin = raw.get_u16(data, _FLAGS_OFFSET) & _ORIGIN
-        self.sequence = sequence
         self.exchange_ns = raw.get_i64(data, _EXCHANGE_NS_OFFSET)
         self.recv_ns = raw.get_i64(data, _RECV_NS_OFFSET)
         self.publish_ns = raw.get_i64(data, _PUBLISH_NS_OFFSET)
+        self._note(sequence, last_id, flags)
         return True
 
     def confirm(self, sequence: int) -> bool:
@@ -337,21 +329,21 @@ class Book:
                 self._set_levels(part.levels, 0, part.bid_count, part.ask_count, is_snapshot)
         except (DecodeError, IndexError):
             return self.doubt(DAMAGED)
-        self.last_id = record.last_id
-        self._has_base = True
-        self._note(record)
-        return True
-
-    def _note(self, record: BookRecord) -> None:
-        self.reason = ""
-        self.is_stale = False
-        self.origin = record.flags & wire.ORIGIN
-        self.sequence = record.sequence
         self.exchange_ns, self.recv_ns, self.publish_ns = (
             record.exchange_ns,
             record.recv_ns,
             record.publish_ns,
         )
+        self._note(record.sequence, record.last_id, record.flags)
+        return True
+
+    def _note(self, sequence: int, last_id: int, flags: int) -> None:
+        """A record is in it, and so it is valid."""
+        self._has_base = True
+        self.reason = ""
+        self.is_stale = False
+        self.origin = flags & _ORIGIN
+        self.sequence, self.last_id = sequence, last_id
 
     def _set_levels(self, data: bytes, start: int, bid_count: int, ask_count: int, is_snapshot: bool) -> None:
         asks_start = start + bid_count * _LEVEL_SIZE

@@ -32,7 +32,7 @@ from feedhandler.sim.binance_linear import (
     ConnectionRules,
     EncodeEvent,
     Entrance,
-    MergedFills,
+    MergedByInstrument,
     MergedTrade,
     MergedTradeSource,
     combinable,
@@ -130,7 +130,7 @@ class Binance(Exchange):
         self.linear = BinanceContracts(self, seed, self.rules.linear)
         self.other_instruments = [*self.linear.instruments, *self.linear.indexes]
         self.by_symbol_of = {LINEAR: self.linear.by_symbol}
-        self._merged: dict[int, MergedFills] = {}  # by rank
+        self.merged = MergedByInstrument(ORDER_NS)
 
     def find(self, symbol: str) -> Instrument | None:
         market, _, named = symbol.rpartition(":")
@@ -220,7 +220,7 @@ class Binance(Exchange):
             encode = combinable(topic, _trade(instrument, trades))
             return DataStream(topic, instrument, encode, is_trade=True, source=trades)
         if kind == "aggTrade":
-            merged = MergedTradeSource(self.merged(instrument))
+            merged = MergedTradeSource(self.merged.of(instrument))
             encode = combinable(topic, _agg_trade(instrument, merged))
             return DataStream(topic, instrument, encode, is_trade=True, source=merged)
         if kind == "ticker":
@@ -232,13 +232,6 @@ class Binance(Exchange):
             return DataStream(topic, instrument, encode, regular_every_ns=NS_PER_S, shows_quote=False)
         match = _DEPTH.fullmatch(kind)
         return None if match is None else _depth_stream(topic, instrument, match)
-
-    def merged(self, each: Instrument) -> MergedFills:
-        """Return the trades as they are merged, from when they are wanted first."""
-        found = self._merged.get(each.index)
-        if found is None:
-            found = self._merged[each.index] = MergedFills(each.order_book(), ORDER_NS)
-        return found
 
     def throttled(self, status: int, retry_after_s: int, now: Now) -> HttpAnswer:
         return too_many(status, self.rules.weight_per_minute, retry_after_s, now)
@@ -959,28 +952,33 @@ def _merged_from(exchange: Binance, request: HttpRequest, now: Now) -> HttpAnswe
         if isinstance(number, HttpAnswer):
             return number
         numbers.append(usual if number is None else number)
-    limit = _limit(request, 500, 1000)
-    if isinstance(limit, HttpAnswer):
-        return limit
-    each = exchange.one(request)
-    if isinstance(each, HttpAnswer):
-        return each
+    asked = _asked_trades(exchange, request)
+    if isinstance(asked, HttpAnswer):
+        return asked
+    each, limit = asked
     first, begin_ms, end_ms = numbers
-    found = exchange.merged(each).read(first, begin_ms, end_ms, limit, now)
+    found = exchange.merged.of(each).read(first, begin_ms, end_ms, limit, now)
     variant = MICROSECOND if _is_micro(request) else 0
     return HttpAnswer(
         body=b"[%b]" % b",".join([b"{%b}" % _merged_trade(each, one, variant) for one in found])
     )
 
 
-def _trades_from(exchange: Binance, request: HttpRequest, from_id: int | None) -> HttpAnswer:
-    """Print trades from an id on, or the newest; the oldest first."""
+def _asked_trades(exchange: Binance, request: HttpRequest) -> tuple[Instrument, int] | HttpAnswer:
+    """Read of which symbol trades are wanted, and how many at most."""
     limit = _limit(request, 500, 1000)
     if isinstance(limit, HttpAnswer):
         return limit
     each = exchange.one(request)
-    if isinstance(each, HttpAnswer):
-        return each
+    return each if isinstance(each, HttpAnswer) else (each, limit)
+
+
+def _trades_from(exchange: Binance, request: HttpRequest, from_id: int | None) -> HttpAnswer:
+    """Print trades from an id on, or the newest; the oldest first."""
+    asked = _asked_trades(exchange, request)
+    if isinstance(asked, HttpAnswer):
+        return asked
+    each, limit = asked
     fills = list(each.order_book().fills)
     first = fills[-limit:][0].trade_id if from_id is None else from_id
     fills = [fill for fill in fills if fill.trade_id >= first][:limit]

@@ -47,7 +47,7 @@ from feedhandler.sim.protocol import (
     Weight,
     to_json,
 )
-from feedhandler.sim.sources import ChangeSource, TradeSource
+from feedhandler.sim.sources import ChangeSource, TradeSource, drop_all
 
 LINEAR = "linear"
 PATH = f"/{LINEAR}"
@@ -241,7 +241,7 @@ class BinanceContracts:
             symbol: Perpetual(each, int(interval_h_of(each) * rules.funding_hour_s * NS_PER_S))
             for symbol, each in self.by_symbol.items()
         }
-        self._merged: dict[str, MergedFills] = {}
+        self.merged = MergedByInstrument(MERGED_NS)
 
     def entrance(self, path: str, request: HttpRequest, now: Now) -> LinearEntrance | HttpAnswer:
         """Let somebody in by a path, or say why not."""
@@ -261,13 +261,6 @@ class BinanceContracts:
     def trading(self) -> list[ContractInstrument]:
         return [each for each in self.listed() if each.listing.is_trading]
 
-    def merged(self, each: ContractInstrument) -> "MergedFills":
-        """Return the trades as they are merged, from when they are wanted first."""
-        found = self._merged.get(symbol_of(each))
-        if found is None:
-            found = self._merged[symbol_of(each)] = MergedFills(each.order_book(), MERGED_NS)
-        return found
-
     def stream(self, name: str) -> DataStream | None:
         """Make the stream of a name; None: acknowledged, and silent for ever."""
         symbol, _, kind = name.partition("@")
@@ -282,7 +275,7 @@ class BinanceContracts:
             encode = combinable(name, _trade(each, trades))
             return DataStream(topic, each, encode, is_trade=True, source=trades)
         if kind == "aggTrade":
-            merged = MergedTradeSource(self.merged(each))
+            merged = MergedTradeSource(self.merged.of(each))
             encode = combinable(name, _agg_trade(each, merged))
             return DataStream(topic, each, encode, regular_every_ns=MERGED_NS, is_trade=True, source=merged)
         if kind == "ticker":
@@ -425,6 +418,21 @@ class MergedFills:
         return found[:limit] if first or begin_ms else found[-limit:]
 
 
+class MergedByInstrument:
+    """Of each instrument of a market the trades as they are merged, from when they are wanted first."""
+
+    def __init__(self, within_ns: int) -> None:
+        self._within_ns = within_ns
+        self._found: dict[int, MergedFills] = {}  # by the identity of the instrument
+
+    def of(self, each: Instrument) -> MergedFills:
+        """Return those of one."""
+        found = self._found.get(id(each))
+        if found is None:
+            found = self._found[id(each)] = MergedFills(each.order_book(), self._within_ns)
+        return found
+
+
 class MergedTradeSource:
     """The merged trades, each in a message of its own."""
 
@@ -449,9 +457,7 @@ class MergedTradeSource:
 
     def lose(self) -> bool:
         self._merged.close()
-        has_waited = bool(self._waiting)
-        self._waiting.clear()
-        return has_waited
+        return drop_all(self._waiting)
 
 
 class ForcedOrderSource(TradeSource):
@@ -929,7 +935,7 @@ def _agg_trades(market: BinanceContracts, request: HttpRequest, now: Now) -> Htt
     end_ms = _number(request, "endTime", 2**63)
     if min(first, begin_ms, end_ms) < 0:
         return _bad("fromId, startTime or endTime")
-    found = market.merged(each).read(first, begin_ms, end_ms, limit, now)
+    found = market.merged.of(each).read(first, begin_ms, end_ms, limit, now)
     return _rows([b"{%b}" % _merged_trade(each, trade, now) for trade in found])
 
 

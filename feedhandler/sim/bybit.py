@@ -917,12 +917,8 @@ def _order_book(exchange: Bybit, request: HttpRequest, now: Now) -> HttpAnswer:
     window.show_all()
     result = {
         "s": symbol,
-        "b": [
-            (_price(each, price).decode(), _size(each, size).decode()) for price, size in window.bids[:count]
-        ],
-        "a": [
-            (_price(each, price).decode(), _size(each, size).decode()) for price, size in window.asks[:count]
-        ],
+        "b": msgspec.Raw(b"[%b]" % _levels(each, window.bids[:count])),
+        "a": msgspec.Raw(b"[%b]" % _levels(each, window.asks[:count])),
         "ts": now.unix_ms,
         "u": window.message_id,
         "seq": _cross_sequence(window.update_id),

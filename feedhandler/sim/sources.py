@@ -5,7 +5,7 @@ messages as that takes. `Source` has what a stream (protocol.py) needs of them. 
 nobody is subscribed to.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from feedhandler.sim.order_book import Fill, FillLog, Level, LevelChange, OrderBook
 
@@ -26,6 +26,13 @@ class Source(Protocol):
     def lose(self) -> bool:
         """Let what waits go, as if it had been sent and not arrived; False if nothing has waited."""
         ...
+
+
+def drop_all(waiting: list[Any]) -> bool:
+    """Drop what waits; False if nothing did."""
+    has_waited = bool(waiting)
+    waiting.clear()
+    return has_waited
 
 
 class TradeSource:
@@ -51,9 +58,7 @@ class TradeSource:
         return True
 
     def lose(self) -> bool:
-        has_waited = bool(self._waiting)
-        self._waiting.clear()
-        return has_waited
+        return drop_all(self._waiting)
 
 
 class ChangeSource:
@@ -116,9 +121,7 @@ class EachChangeSource(ChangeSource):
         return True
 
     def lose(self) -> bool:
-        has_waited = bool(self._waiting)
-        self._waiting.clear()
-        return has_waited
+        return drop_all(self._waiting)
 
 
 class WindowSource:

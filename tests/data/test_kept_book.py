@@ -372,7 +372,8 @@ def state_of(kept):
         "origin",
     )
     values = [getattr(kept, name) for name in names]
-    return *values, kept.reason, kept.has_base, kept.is_stale, kept.bids[:], kept.asks[:], repr(kept.known_to)
+    values += [kept.reason, kept.has_base, kept.is_stale, kept.bids[:], kept.asks[:]]
+    return *values, repr((kept.known_from, kept.known_to))
 
 
 def test_a_record_that_follows_and_is_damaged_makes_it_invalid(kept):
